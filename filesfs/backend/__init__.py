@@ -1,0 +1,1 @@
+"""Talking to the Files API: the Protocol that the rest consumes, and its HTTP implementation."""

@@ -1,0 +1,160 @@
+"""What the mount needs of a Files API server. No implementation, no I/O here.
+
+Every method raises the exceptions of `filesfs.errors` and nothing else. Each one retries what is worth retrying until
+its deadline (the settings' `timeout`, 30 s), and then raises DeadlineExceeded. Requests whose effect may have happened
+unheard (a lost answer) are repeated only where that is safe: the implementation makes each of them so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+from filesfs.domain import (
+    AttributeChange,
+    Change,
+    Entry,
+    ETag,
+    Kind,
+    Listing,
+    Location,
+    ResourceId,
+    Usage,
+)
+from filesfs.wire import Extension
+
+
+class UploadSession(Protocol):
+    """A running upload session. One user at a time; parts go in order."""
+
+    @property
+    def offset(self) -> int:
+        """Bytes that the server has accepted."""
+
+    async def send(self, data: bytes | memoryview, *, final: bool = False) -> Entry | None:
+        """Append `data` at the offset; with `final` the length becomes known and the file commits.
+
+        Resumes by itself after a broken connection: asks for the offset and sends the rest. Returns the
+        committed entry when final, else None. Raises Gone when the session is lost (start again).
+        """
+
+    async def copy_base(self, length: int) -> None:
+        """Take the next `length` bytes from the version that the session was opened on.
+
+        Only where the server has Extension.RANGES_UPLOAD and the session was opened with a base.
+        """
+
+    async def cancel(self) -> None:
+        """Give the session up; never raises."""
+
+
+class FilesBackend(Protocol):
+    """A Files API server, as the mount sees it."""
+
+    @property
+    def extensions(self) -> frozenset[Extension]:
+        """What OPTIONS advertised; empty for a plain server."""
+
+    async def connect(self) -> None:
+        """Probe the server once: reachable, credentials right, which extensions. Raises what is wrong."""
+
+    async def aclose(self) -> None: ...
+
+    # -- names ------------------------------------------------------------------------------------
+    async def list_directory(self, location: Location) -> Listing:
+        """Everything directly in a directory, the buckets for Location(""). Complete, in key order.
+
+        Entries carry full attributes where the server has rich stat. NotFound when it does not exist.
+        """
+
+    async def stat(self, location: Location) -> Entry:
+        """What is at this name: file, directory (implied ones too), link or bucket. NotFound if nothing."""
+
+    async def usage(self) -> Usage: ...
+
+    # -- content ----------------------------------------------------------------------------------
+    async def read(self, entry: Entry, offset: int, length: int) -> bytes:
+        """`length` bytes from `offset` of exactly the version `entry.etag`, fewer only at its end.
+
+        Verified against the server's checksums where it sends them. Stale when that version is no more.
+        """
+
+    async def read_whole(
+        self, location: Location, limit: int, known: Entry | None = None
+    ) -> tuple[Entry, bytes | None]:
+        """Entry and content in one request if the content is at most `limit` bytes, else (entry, None).
+
+        `known`: if the server still has this version the content part is None (304). Used at open().
+        """
+
+    async def put(
+        self,
+        location: Location,
+        data: bytes | memoryview,
+        mime_type: str,
+        change: AttributeChange,
+        *,
+        only_new: bool = False,
+        if_match: ETag | None = None,
+        resource_id: ResourceId | None = None,
+        kind: Kind = Kind.FILE,
+    ) -> Entry:
+        """Create or replace a file in one round trip, attributes in the same commit.
+
+        `resource_id`: replace that resource wherever its names are now; Gone when none is left. `kind` other than
+        FILE makes a link, FIFO, socket or device with `data` as its content. PreconditionFailed where
+        `only_new`/`if_match` do not hold.
+        """
+
+    async def open_upload(
+        self,
+        location: Location,
+        mime_type: str,
+        change: AttributeChange,
+        *,
+        size: int | None = None,
+        only_new: bool = False,
+        if_match: ETag | None = None,
+        resource_id: ResourceId | None = None,
+        base: ETag | None = None,
+    ) -> UploadSession:
+        """Begin an upload session. `size` None: not yet known (needs Extension.DEFER_LENGTH)."""
+
+    # -- changes of names and attributes ----------------------------------------------------------
+    async def make_directory(self, location: Location, change: AttributeChange) -> Entry:
+        """A directory marker, or a bucket for Location(bucket). Conflict("exists") when something is there."""
+
+    async def remove(self, location: Location, kind: Kind) -> None:
+        """Remove one name: file, link, empty directory or empty bucket. Keeps the parent (Files-Keep-Parent)."""
+
+    async def move(
+        self,
+        source: Location,
+        destination: Location,
+        kind: Kind,
+        *,
+        overwrite: bool = True,
+        exchange: bool = False,
+    ) -> None:
+        """Rename, atomic at the server where it has MOVE, by copy and delete (logged) elsewhere.
+
+        PreconditionFailed when `overwrite` is False and the destination exists. Unsupported for buckets and
+        registered locations.
+        """
+
+    async def link(self, source: Location, destination: Location) -> Entry:
+        """A hard link (BIND): the entry under its new name. Unsupported on servers without it."""
+
+    async def set_attributes(
+        self, location: Location, kind: Kind, change: AttributeChange
+    ) -> Entry:
+        """PATCH. On a server without it the change is kept by the caller only: raises Unsupported."""
+
+    # -- change feed ------------------------------------------------------------------------------
+    def changes(self) -> AbstractAsyncContextManager[AsyncIterator[Change]]:
+        """The change feed from now on (or from the last cursor seen). Only with Extension.CHANGES.
+
+        Entering returns once connected. The iterator ends by raising Unavailable when the connection is lost
+        (10 s of silence), Gone when the epoch changed or the cursor was pruned: drop all clean caches.
+        """

@@ -1,0 +1,167 @@
+"""Frozen values that cross layers. A leaf: imports nothing of filesfs but `wire`'s constants.
+
+It must not hold behaviour beyond what follows from the value itself, and no I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import NewType
+
+from filesfs import wire
+
+Inode = NewType("Inode", int)
+Handle = NewType("Handle", int)
+ResourceId = NewType("ResourceId", str)
+ETag = NewType("ETag", str)  # as on the wire, with its quotes
+
+
+class Kind(Enum):
+    """What a name is, by its mime type (contract, part 2)."""
+
+    FILE = ""
+    DIRECTORY = wire.DIRECTORY
+    SYMLINK = wire.SYMLINK
+    FIFO = wire.FIFO
+    SOCKET = wire.SOCKET
+    CHARDEVICE = wire.CHARDEVICE
+    BLOCKDEVICE = wire.BLOCKDEVICE
+
+
+_KINDS = {kind.value: kind for kind in Kind if kind is not Kind.FILE}
+_KINDS["application/x-directory"] = Kind.DIRECTORY
+
+
+def kind_of(mime_type: str) -> Kind:
+    """The kind that a mime type names; anything else is a regular file."""
+    return _KINDS.get(mime_type, Kind.FILE)
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A name on the server. bucket "" is the root above all buckets; key "" is the bucket itself.
+
+    Keys are wire keys (escaped), without a trailing slash, for files and directories alike.
+    """
+
+    bucket: str
+    key: str = ""
+
+    def child(self, name: str) -> Location:
+        """The location of the wire name `name` in this directory."""
+        if not self.bucket:
+            return Location(name)
+        return Location(self.bucket, f"{self.key}/{name}" if self.key else name)
+
+    @property
+    def name(self) -> str:
+        return self.key.rpartition("/")[2] if self.key else self.bucket
+
+    @property
+    def parent(self) -> Location:
+        """The directory that holds this location; the root's parent is the root."""
+        if not self.key:
+            return Location("")
+        return Location(self.bucket, self.key.rpartition("/")[0])
+
+    def __str__(self) -> str:
+        return f"{self.bucket}/{self.key}" if self.key else self.bucket or "/"
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """What stat(2) shows and PATCH changes. None: never set on the server, the mount's default shows.
+
+    Times are nanoseconds since the epoch; mode is the 12 permission bits.
+    """
+
+    mode: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+    modified_ns: int | None = None
+    changed_ns: int | None = None
+    accessed_ns: int | None = None
+    xattrs: Mapping[str, bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class AttributeChange:
+    """A change of attributes. None: leave as it is. An xattr of None is removed."""
+
+    mode: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+    modified_ns: int | None = None
+    accessed_ns: int | None = None
+    xattrs: Mapping[str, bytes | None] | None = None
+    mime_type: str | None = None
+
+    def __bool__(self) -> bool:
+        return self != _NO_CHANGE
+
+    def then(self, later: AttributeChange) -> AttributeChange:
+        """This change followed by `later`, as one."""
+        pick = {
+            name: new if (new := getattr(later, name)) is not None else getattr(self, name)
+            for name in ("mode", "uid", "gid", "modified_ns", "accessed_ns", "mime_type")
+        }
+        xattrs = self.xattrs
+        if later.xattrs is not None:
+            xattrs = {**(self.xattrs or {}), **later.xattrs}
+        return AttributeChange(xattrs=xattrs, **pick)
+
+
+_NO_CHANGE = AttributeChange()
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What the server says of one name: a file, a directory, a link or a bucket.
+
+    `resource_id` is None on a server without rich stat, `etag` on one without versions. `cursor` is the change-feed
+    cursor ("EPOCH-NUMBER") that came with the answer, "" without a feed.
+    """
+
+    location: Location
+    kind: Kind
+    size: int
+    mime_type: str
+    created_at: int
+    url: str = ""
+    etag: ETag | None = None
+    resource_id: ResourceId | None = None
+    nlink: int = 1
+    attributes: Attributes = field(default_factory=Attributes)
+    read_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """One directory's entries, in key order, as of `cursor`."""
+
+    location: Location
+    entries: tuple[Entry, ...]
+    cursor: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """For statfs: bytes and number of files."""
+
+    total_bytes: int
+    free_bytes: int
+    files: int
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One event of the change feed, as the mount uses it. Locations of directories carry no slash."""
+
+    operation: wire.Operation
+    locations: tuple[Location, ...]
+    resource_id: ResourceId | None
+    etag: ETag | None
+    own: bool  # made by this very mount
+    cursor: str
