@@ -1,0 +1,1 @@
+"""The Files server. It imports `filesfs.wire`, and nothing else of filesfs."""
