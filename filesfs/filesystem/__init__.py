@@ -1,0 +1,90 @@
+"""Filesystem: what a path operation means. Knows neither pyfuse3 nor httpx.
+
+The parts, in the order a request goes through them: `tree` finds nodes, `files` has their bytes, `namespace` and
+`rename` change names, `attributes` show and change what stat tells, `coherence` hears of others' changes.
+"""
+
+from __future__ import annotations
+
+import trio
+
+from filesfs.domain import Entry, Handle, Inode, Kind, Usage
+from filesfs.errors import FilesfsError
+from filesfs.filesystem.attributes import AttributeView
+from filesfs.filesystem.coherence import Coherence
+from filesfs.filesystem.core import Caller, Core, Kernel, Rules, Stat
+from filesfs.filesystem.files import Files
+from filesfs.filesystem.namespace import Namespace
+from filesfs.filesystem.rename import Renaming
+from filesfs.filesystem.tree import Tree
+from filesfs.state.handles import DirectoryHandle, HandleTable
+from filesfs.state.inodes import Node
+
+__all__ = ["Caller", "Core", "Filesystem", "Kernel", "Rules", "Stat"]
+
+_USAGE_SECONDS = 1.0  # statfs is asked for in bursts
+
+
+class Filesystem:
+    """The facade that the kernel's side calls, and the tests without a kernel."""
+
+    def __init__(self, core: Core) -> None:
+        self.core = core
+        self.tree = Tree(core)
+        self.files = Files(core, self.tree)
+        self.namespace = Namespace(core, self.tree, self.files)
+        self.renaming = Renaming(core, self.tree, self.files, self.namespace)
+        self.attributes = AttributeView(core, self.tree, self.files)
+        self.coherence = Coherence(core, self.tree)
+        self.directories: HandleTable[DirectoryHandle] = HandleTable()
+        self._usage: tuple[float, Usage] | None = None
+
+    # -- directories ------------------------------------------------------------------------------
+    async def opendir(self, inode: Inode) -> Handle:
+        node = self.core.node(inode)
+        handle = DirectoryHandle(node, await self.tree.snapshot(node))
+        return self.directories.add(handle)
+
+    async def entries(self, number: Handle, start: int) -> list[tuple[bytes, Entry | Node]]:
+        """The snapshot from position `start` on; a rewind takes it anew."""
+        handle = self.directories[number]
+        if start == 0 and handle.started:
+            handle.snapshot = await self.tree.snapshot(handle.node)
+        handle.started = True
+        return handle.snapshot
+
+    def listed(self, parent: Node, name: bytes, item: Entry | Node) -> Node | None:
+        """The node for a listed item; None if it went since the listing was taken."""
+        if isinstance(item, Node):
+            return item if (parent, name) in item.names else None
+        known, entry = self.core.directories.lookup(parent, name)
+        if known and entry is None:
+            return None
+        return self.tree.adopt(parent, name, entry if known and entry is not None else item)
+
+    def releasedir(self, number: Handle) -> None:
+        self.directories.pop(number)
+
+    # -- the rest ---------------------------------------------------------------------------------
+    async def usage(self) -> Usage:
+        """Bytes and files, at most a second old."""
+        now = trio.current_time()
+        if self._usage is None or now - self._usage[0] > _USAGE_SECONDS:
+            try:
+                self._usage = (now, await self.core.backend.usage())
+            except FilesfsError:
+                if self._usage is None:
+                    raise
+        return self._usage[1]
+
+    def forget(self, inode: Inode, count: int) -> None:
+        node = self.core.inodes.get(inode)
+        self.core.inodes.forget(inode, count)
+        if node is not None and node.kind is Kind.DIRECTORY and self.core.inodes.get(inode) is None:
+            self.core.directories.drop(node)
+
+    async def fsyncdir(self, inode: Inode) -> None:
+        """What is local in a directory and was asked to be durable: its new files."""
+        known = self.core.directories.known(self.core.node(inode))
+        for node in list(known.local.values()) if known is not None else []:
+            await self.files.commit(node)

@@ -1,0 +1,208 @@
+"""Attributes: what stat shows of a node, and chmod, chown, utimensat, xattrs.
+
+What is not on the server yet, or has bytes on the way there, keeps its changes for that commit; everything else is
+one PATCH.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import replace
+
+from filesfs.domain import AttributeChange, Attributes, Entry, Kind
+from filesfs.errors import FileSystemError, NotFound, Unsupported
+from filesfs.filesystem.content import Content
+from filesfs.filesystem.core import Caller, Core, Stat
+from filesfs.filesystem.files import Files
+from filesfs.filesystem.tree import Tree
+from filesfs.state.inodes import Node
+
+_NS = 1_000_000_000
+_XATTR_BYTES = 64 << 10  # an entry, names and values: the contract's limit
+MIME_XATTR = "user.mime_type"
+
+
+class AttributeView:
+    def __init__(self, core: Core, tree: Tree, files: Files) -> None:
+        self._core = core
+        self._tree = tree
+        self._files = files
+
+    # -- stat -------------------------------------------------------------------------------------
+    def stat(self, node: Node) -> Stat:
+        """The node as it is known now; no request."""
+        entry, pending = node.entry, node.pending
+        attributes = entry.attributes if entry is not None else Attributes()
+        created = entry.created_at * _NS if entry is not None else 0
+        modified = _first(pending.modified_ns, attributes.modified_ns, created)
+        changed = max(node.pending_ctime, _first(attributes.changed_ns, modified, created))
+        return Stat(
+            inode=node.inode,
+            kind=node.kind,
+            mode=_first(pending.mode, attributes.mode, self._default_mode(node)),
+            nlink=self._nlink(node),
+            uid=_first(pending.uid, attributes.uid, self._core.rules.uid),
+            gid=_first(pending.gid, attributes.gid, self._core.rules.gid),
+            size=self._size(node),
+            accessed_ns=_first(pending.accessed_ns, attributes.accessed_ns, modified),
+            modified_ns=modified,
+            changed_ns=changed,
+            device=0,
+            ttl=self.ttl(),
+        )
+
+    def ttl(self) -> float:
+        """Seconds for which the kernel may believe us."""
+        rules = self._core.rules
+        return rules.feed_ttl if self._core.directories.feed else rules.ttl
+
+    def _default_mode(self, node: Node) -> int:
+        full = 0o777 if node.kind in (Kind.DIRECTORY, Kind.SYMLINK) else 0o666
+        return full if node.kind is Kind.SYMLINK else full & ~self._core.rules.umask
+
+    def _nlink(self, node: Node) -> int:
+        if node.entry is None:
+            return len(node.names)
+        if node.kind is Kind.DIRECTORY:
+            return max(2, node.entry.nlink) if node.names or node is self._core.inodes.root else 0
+        return node.entry.nlink
+
+    def _size(self, node: Node) -> int:
+        content = node.content
+        if isinstance(content, Content) and content.size is not None:
+            return content.size
+        if node.kind in (Kind.CHARDEVICE, Kind.BLOCKDEVICE) or node.entry is None:
+            return 0
+        return node.entry.size
+
+    async def fresh(self, node: Node) -> Stat:
+        """stat for the kernel, which asks because what it knew has run out."""
+        if node.names and not node.local and node is not self._core.inodes.root:
+            parent, name = node.names[0]
+            known, _ = self._core.directories.lookup(parent, name)
+            if not known and node.opens == 0:
+                found = await self._tree.child(parent, name)
+                if found is None or found is not node:
+                    raise FileSystemError(errno.ESTALE, "the name leads elsewhere by now")
+        if node is self._core.inodes.root and not self._core.directories.feed:
+            await self._refresh_root(node)
+        return self.stat(node)
+
+    async def _refresh_root(self, node: Node) -> None:
+        if self._core.rules.root.bucket:
+            entry = await self._core.backend.stat(self._core.rules.root)
+            self._core.inodes.set_entry(node, entry)
+
+    async def device(self, node: Node) -> int:
+        """The device number of a device node: its content says "MAJOR:MINOR"."""
+        if node.target is None and node.entry is not None:
+            entry = self._tree.located(node)
+            node.target = await self._core.backend.read(entry, 0, 64)
+        major, _, minor = (node.target or b"0:0").partition(b":")
+        return os.makedev(int(major), int(minor))
+
+    async def readlink(self, node: Node) -> bytes:
+        if node.kind is not Kind.SYMLINK or node.entry is None:
+            raise FileSystemError(errno.EINVAL)
+        if node.target is None:
+            entry = self._tree.located(node)
+            node.target = await self._core.backend.read(entry, 0, entry.size)
+        return node.target
+
+    # -- change -----------------------------------------------------------------------------------
+    async def set(self, node: Node, change: AttributeChange, caller: Caller) -> None:
+        """chmod, chown, utimensat. A chown clears setuid and setgid as Linux does."""
+        if self._tree.read_only(node):
+            raise FileSystemError(errno.EROFS, "read-only")
+        if change.uid is not None or change.gid is not None:
+            change = self._after_chown(node, change)
+        if not change:
+            return
+        if self._waits(node):
+            node.pending = node.pending.then(change)
+            node.pending_ctime = self._core.now()
+            return
+        await self._patch(node, change)
+
+    def _after_chown(self, node: Node, change: AttributeChange) -> AttributeChange:
+        mode = change.mode if change.mode is not None else self.stat(node).mode
+        if node.kind is Kind.DIRECTORY or not mode & 0o6000:
+            return change
+        cleared = mode & ~0o4000
+        if mode & 0o0010:
+            cleared &= ~0o2000
+        return change.then(AttributeChange(mode=cleared)) if cleared != mode else change
+
+    def _waits(self, node: Node) -> bool:
+        """Whether the next commit takes the change along."""
+        content = node.content
+        dirty = isinstance(content, Content) and content.dirty
+        return node.local or dirty or not (node.names or node is self._core.inodes.root)
+
+    async def _patch(self, node: Node, change: AttributeChange) -> None:
+        where = self._tree.location(node)
+        if not where.bucket:
+            raise FileSystemError(errno.EPERM, "the root above the buckets has no attributes")
+        try:
+            before = self._core.clock()
+            entry = await self._core.backend.set_attributes(where, node.kind, change)
+            self._core.saw_commit(entry, before)
+        except NotFound as error:
+            raise FileSystemError(errno.ENOENT) from error
+        except Unsupported:
+            node.pending = node.pending.then(change)  # a plain server: for the life of the mount
+            return
+        self.learned(node, entry)
+
+    def learned(self, node: Node, entry: Entry) -> None:
+        """The server's answer about this node's attributes; its version stays what the open handles have."""
+        if node.entry is not None and node.opens:
+            attributes = entry.attributes
+            entry = replace(node.entry, attributes=attributes, mime_type=entry.mime_type)
+        self._core.inodes.set_entry(node, entry)
+        node.pending_ctime = 0
+        for parent, name in node.names:
+            self._core.directories.mutate(parent, name, entry)
+
+    # -- xattrs (only with -o xattr) --------------------------------------------------------------
+    def xattrs(self, node: Node) -> dict[str, bytes]:
+        """All of them, the ones that tell where the file is on the server included."""
+        values = dict(node.entry.attributes.xattrs) if node.entry is not None else {}
+        for name, value in (node.pending.xattrs or {}).items():
+            if value is None:
+                values.pop(name, None)
+            else:
+                values[name] = value
+        return {**values, **self._informative(node)}
+
+    def _informative(self, node: Node) -> dict[str, bytes]:
+        if node.kind is not Kind.FILE or node.entry is None or not node.names:
+            return {}
+        entry = self._tree.located(node)
+        return {
+            MIME_XATTR: entry.mime_type.encode(),
+            "user.files.url": entry.url.encode(),
+            "user.files.bucket": entry.location.bucket.encode(),
+            "user.files.key": entry.location.key.encode(),
+        }
+
+    async def set_xattr(self, node: Node, name: str, value: bytes | None, caller: Caller) -> None:
+        """None removes. user.mime_type changes the mime type."""
+        present = self.xattrs(node)
+        if value is None and name not in present:
+            raise FileSystemError(errno.ENODATA)
+        if name.startswith("user.files."):
+            raise FileSystemError(errno.EPERM, "told by the server")
+        total = sum(len(key) + len(data) for key, data in present.items())
+        if value is not None and total + len(name) + len(value) > _XATTR_BYTES:
+            raise FileSystemError(errno.ENOSPC, "64 KiB of extended attributes an entry")
+        if name == MIME_XATTR and node.kind is Kind.FILE:
+            text = (value or b"application/octet-stream").decode("ascii", "strict")
+            await self.set(node, AttributeChange(mime_type=text), caller)
+        else:
+            await self.set(node, AttributeChange(xattrs={name: value}), caller)
+
+
+def _first(*values: int | None) -> int:
+    return next((value for value in values if value is not None), 0)

@@ -1,0 +1,81 @@
+"""Coherence: what others change, as the change feed tells it, drops what we and the kernel have cached of it.
+
+It must not fetch anything: a doubt is enough, the next use asks.
+"""
+
+from __future__ import annotations
+
+import logging
+import trio
+
+from filesfs.domain import Change, Location
+from filesfs.errors import FilesfsError, Gone
+from filesfs.filesystem.core import Core
+from filesfs.filesystem.tree import Tree
+from filesfs.wire import Extension, Operation
+
+log = logging.getLogger(__name__)
+
+_RECONNECT_SECONDS = 1.0
+
+
+class Coherence:
+    def __init__(self, core: Core, tree: Tree) -> None:
+        self._core = core
+        self._tree = tree
+        self._gap = True
+
+    async def run(self) -> None:
+        """Follow the feed for the life of the mount; without one, everything stays on its ttl."""
+        if Extension.CHANGES not in self._core.backend.extensions:
+            return
+        while True:
+            try:
+                async with self._core.backend.changes() as events:
+                    self._core.directories.feed_connected(gap=self._gap)
+                    self._gap = False
+                    async for change in events:
+                        self.apply(change)
+            except Gone:
+                log.warning("the change feed has a gap: cached names are asked for again")
+                self._gap = True
+            except FilesfsError as error:
+                log.info("change feed: %s", error)
+            self._lost()
+            await trio.sleep(_RECONNECT_SECONDS)
+
+    def _lost(self) -> None:
+        """Without the feed nothing is believed for longer than the ttl, by the kernel neither."""
+        self._core.directories.feed_lost()
+        for node in self._core.inodes:
+            for parent, name in node.names:
+                self._core.kernel.entry_changed(parent.inode, name)
+            self._core.kernel.inode_changed(node.inode, content=False)
+
+    def apply(self, change: Change) -> None:
+        """One event."""
+        for location in change.locations:
+            self._core.directories.note_event(location.parent, change.cursor)
+        if not change.own:
+            for location in change.locations:
+                self._doubt(location, change.operation)
+
+    def _doubt(self, location: Location, operation: Operation) -> None:
+        root = self._core.rules.root
+        if location == root:
+            self._core.kernel.inode_changed(self._core.inodes.root.inode, content=False)
+            return
+        name = self._tree.shown_name(location)
+        parent = self._tree.find(location.parent)
+        if parent is None or name is None:
+            return
+        entry = self._core.directories.stale(parent, name)
+        self._core.directories.doubt(parent, name)
+        self._core.kernel.entry_changed(parent.inode, name)
+        self._core.kernel.inode_changed(parent.inode, content=False)
+        if parent.names:  # its times changed too
+            self._core.directories.doubt(*parent.names[0])
+        node = self._core.inodes.find(entry) if entry is not None else None
+        if node is not None:
+            clean = operation in (Operation.COMMIT, Operation.EXCHANGE, Operation.MOVE)
+            self._core.kernel.inode_changed(node.inode, content=clean and node.opens == 0)

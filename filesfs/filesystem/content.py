@@ -1,0 +1,72 @@
+"""Content: what one inode's open handles share. Its version, its dirty bytes, and one commit at a time.
+
+It must not know names or directories: those who call it do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import trio
+
+from filesfs.backend.protocol import FilesBackend
+from filesfs.domain import Entry, Location
+from filesfs.read.stream import ReadStream
+from filesfs.state.inodes import Node
+from filesfs.write.buffer import WriteBuffer
+from filesfs.write.journal import JournalId
+
+
+class NodeReader:
+    """Reads a version wherever its node is by now: a rename moves the key under an open handle."""
+
+    def __init__(self, backend: FilesBackend, location: Callable[[], Location]) -> None:
+        self._backend = backend
+        self._location = location
+
+    async def read(self, entry: Entry, offset: int, length: int) -> bytes:
+        return await self._backend.read(
+            replace(entry, location=self._location()), offset, length
+        )
+
+
+class Content:
+    """Owner of an inode's buffer. `lock` is held by whoever commits or replaces the buffer."""
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.lock = trio.Lock()
+        self.buffer: WriteBuffer | None = None
+        self.base: Entry | None = None  # the version that the clean parts of `buffer` are of
+        self.base_stream: ReadStream | None = None
+        self.touched = False  # must be committed even if no byte differs (O_TRUNC of an empty file, ...)
+        self.kept: JournalId | None = None  # the journal has it, since the server could not take it
+        self.committing = 0
+        self.error: BaseException | None = None
+
+    @property
+    def dirty(self) -> bool:
+        """Something here is not on the server."""
+        return self.touched or (self.buffer is not None and self.buffer.dirty)
+
+    @property
+    def size(self) -> int | None:
+        """The length that readers see, None when it is the entry's."""
+        return self.buffer.size if self.buffer is not None else None
+
+    async def read(self, offset: int, length: int) -> bytes:
+        """BaseReader for the buffer: the untouched parts."""
+        if self.base_stream is None:
+            return b""
+        return await self.base_stream.read(offset, length)
+
+    async def drop_buffer(self) -> None:
+        """Free what is clean, or what nobody wants any more."""
+        buffer, self.buffer, self.base = self.buffer, None, None
+        self.touched = False
+        if buffer is not None:
+            buffer.close()
+        stream, self.base_stream = self.base_stream, None
+        if stream is not None:
+            await stream.aclose()

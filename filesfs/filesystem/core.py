@@ -1,0 +1,147 @@
+"""What the parts of the file system share: settings, the caller, stat values, the owners. No policy, no I/O."""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import trio
+
+from filesfs.backend.protocol import FilesBackend
+from filesfs.domain import Entry, Inode, Kind, Location
+from filesfs.errors import FileSystemError
+from filesfs.read.blocks import BlockCache
+from filesfs.state.directories import DirectoryCache
+from filesfs.state.inodes import InodeTable, Node
+from filesfs.state.names import NamePolicy
+from filesfs.write.buffer import SpoolFolder
+from filesfs.write.journal import Journal
+from filesfs.write.upload import Uploader
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks: numeric ids, and the umask for what is created."""
+
+    uid: int = 0
+    gid: int = 0
+    umask: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The mount's options that change semantics. Times in seconds."""
+
+    root: Location = field(default_factory=lambda: Location(""))
+    uid: int = 0
+    gid: int = 0
+    umask: int = 0o022
+    names: NamePolicy = NamePolicy.ESCAPE
+    read_only: bool = False
+    xattr: bool = False
+    conflict_fail: bool = False
+    ttl: float = 1.0  # how long names and attributes are trusted without the feed
+    feed_ttl: float = 60.0  # how long the kernel may trust them with it; invalidated by push
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """What stat(2) shows. Times are nanoseconds, `mode` without the file type, `ttl` seconds for the kernel."""
+
+    inode: Inode
+    kind: Kind
+    mode: int
+    nlink: int
+    uid: int
+    gid: int
+    size: int
+    accessed_ns: int
+    modified_ns: int
+    changed_ns: int
+    device: int
+    ttl: float
+
+
+class Kernel(Protocol):
+    """What the file system tells the kernel, without waiting for it: implemented by fuse/kernel.py."""
+
+    def entry_changed(self, parent: Inode, name: bytes) -> None: ...
+
+    def inode_changed(self, inode: Inode, *, content: bool) -> None: ...
+
+
+class NamespaceLock:
+    """Commits of new files share it; a rename of a directory has it alone, so that no path changes under a commit."""
+
+    def __init__(self) -> None:
+        self._condition = trio.Condition()
+        self._shared = 0
+        self._exclusive = False
+
+    async def acquire(self, *, exclusive: bool) -> None:
+        async with self._condition:
+            while self._exclusive or (exclusive and self._shared):
+                await self._condition.wait()
+            if exclusive:
+                self._exclusive = True
+            else:
+                self._shared += 1
+
+    async def release(self, *, exclusive: bool) -> None:
+        with trio.CancelScope(shield=True):
+            async with self._condition:
+                if exclusive:
+                    self._exclusive = False
+                else:
+                    self._shared -= 1
+                self._condition.notify_all()
+
+
+@dataclass(slots=True)
+class Core:
+    """The owners of state and the way to the server, as handed to each part."""
+
+    rules: Rules
+    backend: FilesBackend
+    inodes: InodeTable
+    directories: DirectoryCache
+    blocks: BlockCache
+    uploader: Uploader
+    spool: SpoolFolder
+    journal: Journal | None
+    nursery: trio.Nursery
+    kernel: Kernel
+    namespace: NamespaceLock = field(default_factory=NamespaceLock)
+    clock_offset: int = 0  # nanoseconds that the server's clock is ahead of ours
+    clock: Callable[[], int] = time.time_ns
+
+    def now(self) -> int:
+        """Nanoseconds, by the server's clock as well as we know it."""
+        return self.clock() + self.clock_offset
+
+    def saw_commit(self, entry: Entry, before: int) -> None:
+        """Learn the server's clock from a change that it has just stamped; `before` is when we asked."""
+        if entry.attributes.changed_ns is not None:
+            middle = (before + self.clock()) // 2
+            self.clock_offset = entry.attributes.changed_ns - middle
+
+    def node(self, inode: Inode) -> Node:
+        node = self.inodes.get(inode)
+        if node is None:
+            raise FileSystemError(errno.ESTALE, f"inode {inode} is not known any more")
+        return node
+
+    def touched(self, node: Node, when: int | None = None) -> None:
+        """A name in this directory changed: its times, as the server stamps them in the same transaction."""
+        if node.entry is not None:
+            stamp = max(when or self.now(), node.entry.attributes.modified_ns or 0)
+            attributes = replace(node.entry.attributes, modified_ns=stamp, changed_ns=stamp)
+            node.entry = replace(node.entry, attributes=attributes)
+
+
+def version_of(entry: Entry) -> str:
+    """What tells two contents apart: the ETag, or what a plain server shows."""
+    return entry.etag or f"{entry.location}:{entry.created_at}:{entry.size}"

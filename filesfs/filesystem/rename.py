@@ -1,0 +1,232 @@
+"""Renaming: one MOVE at the server, or none at all for what is not there yet.
+
+A directory is renamed alone (NamespaceLock): no commit of a new file below it may be under way. Afterwards the nodes
+hang elsewhere and their paths follow, because a path is made of names and never stored.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from filesfs.domain import Kind
+from filesfs.errors import Conflict, FileSystemError, NotFound, PreconditionFailed, Unsupported
+from filesfs.filesystem.content import Content
+from filesfs.filesystem.core import Core
+from filesfs.filesystem.files import Files
+from filesfs.filesystem.namespace import Namespace
+from filesfs.filesystem.tree import Tree
+from filesfs.state.inodes import Node
+
+NOREPLACE = 1  # renameat2(2)
+EXCHANGE = 2
+
+
+class Renaming:
+    def __init__(self, core: Core, tree: Tree, files: Files, namespace: Namespace) -> None:
+        self._core = core
+        self._tree = tree
+        self._files = files
+        self._namespace = namespace
+
+    async def rename(
+        self, old: tuple[Node, bytes], new: tuple[Node, bytes], flags: int
+    ) -> None:
+        """rename(2) and renameat2(2). Errors are the kernel's own, in its order."""
+        if flags & ~(NOREPLACE | EXCHANGE) or flags == NOREPLACE | EXCHANGE:
+            raise FileSystemError(errno.EINVAL)
+        source = await self._source(old, new)
+        target = await self._tree.child(*new)
+        self._check(source, target, old[0], new[0], flags)
+        for node in (source, target) if flags & EXCHANGE else ():
+            if node is not None and node.local:
+                await self._files.commit(node)
+        if source is target:
+            return  # two names of one file: nothing happens, POSIX says
+        directory = source.kind is Kind.DIRECTORY or (
+            target is not None and target.kind is Kind.DIRECTORY
+        )
+        await self._core.namespace.acquire(exclusive=directory)
+        try:
+            await self._locked(source, target, old, new, flags)
+        finally:
+            await self._core.namespace.release(exclusive=directory)
+        for node in (source, target):
+            if node is not None and isinstance(node.content, Content):
+                await self._files.settle(node)
+
+    async def _source(self, old: tuple[Node, bytes], new: tuple[Node, bytes]) -> Node:
+        if self._tree.read_only(old[0]) or self._tree.read_only(new[0]):
+            raise FileSystemError(errno.EROFS, "read-only")
+        source = await self._tree.child(*old)
+        if source is None:
+            raise FileSystemError(errno.ENOENT)
+        return source
+
+    def _check(
+        self, source: Node, target: Node | None, from_: Node, into: Node, flags: int
+    ) -> None:
+        root = self._core.inodes.root
+        if not self._core.rules.root.bucket and root in (from_, into):
+            code = errno.EPERM if source.kind is Kind.FILE else errno.EXDEV
+            raise FileSystemError(code, "a bucket cannot be renamed, nothing else lives beside it")
+        if _inside(into, source) or (flags & EXCHANGE and target and _inside(from_, target)):
+            raise FileSystemError(errno.EINVAL, "into its own subtree")
+        if flags & EXCHANGE:
+            if target is None:
+                raise FileSystemError(errno.ENOENT)
+            return
+        if target is not None:
+            self._check_target(source, target, flags)
+
+    def _check_target(self, source: Node, target: Node, flags: int) -> None:
+        if flags & NOREPLACE:
+            raise FileSystemError(errno.EEXIST)
+        if source.kind is Kind.DIRECTORY and target.kind is not Kind.DIRECTORY:
+            raise FileSystemError(errno.ENOTDIR)
+        if source.kind is not Kind.DIRECTORY and target.kind is Kind.DIRECTORY:
+            raise FileSystemError(errno.EISDIR)
+        known = self._core.directories.known(target)
+        if target.kind is Kind.DIRECTORY and known is not None and known.local:
+            raise FileSystemError(errno.ENOTEMPTY)
+
+    async def _locked(
+        self,
+        source: Node,
+        target: Node | None,
+        old: tuple[Node, bytes],
+        new: tuple[Node, bytes],
+        flags: int,
+    ) -> None:
+        """With no commit of either under way (both content locks, in a fixed order)."""
+        contents = sorted(
+            (n.content for n in (source, target) if n and isinstance(n.content, Content)),
+            key=lambda content: content.node.inode,
+        )
+        for content in contents:
+            await content.lock.acquire()
+        try:
+            if flags & EXCHANGE:
+                assert target is not None
+                await self._exchange(source, target, old, new)
+            elif source.local:
+                self._hang(source, target, old, new)
+            else:
+                await self._move(source, target, old, new, flags)
+        finally:
+            for content in contents:
+                content.lock.release()
+
+    async def _move(
+        self,
+        source: Node,
+        target: Node | None,
+        old: tuple[Node, bytes],
+        new: tuple[Node, bytes],
+        flags: int,
+    ) -> None:
+        over_local = target is not None and target.local
+        overwrite = not flags & NOREPLACE or over_local
+        await self._ask(source, old, new, overwrite=overwrite, exchange=False)
+        if target is not None:
+            self._namespace.disappeared(target, *new)
+            self._core.directories.drop(target)
+        self._rehang(source, old, new)
+        self._count_links(source, target, old[0], new[0])
+
+    async def _ask(
+        self,
+        source: Node,
+        old: tuple[Node, bytes],
+        new: tuple[Node, bytes],
+        *,
+        overwrite: bool,
+        exchange: bool,
+    ) -> None:
+        try:
+            await self._core.backend.move(
+                self._tree.place(*old),
+                self._tree.place(*new),
+                source.kind,
+                overwrite=overwrite,
+                exchange=exchange,
+            )
+        except PreconditionFailed as error:
+            raise FileSystemError(errno.EEXIST) from error
+        except NotFound as error:
+            self._core.directories.doubt(*old)
+            raise FileSystemError(errno.ENOENT) from error
+        except Unsupported as error:
+            raise FileSystemError(errno.EXDEV, str(error)) from error
+        except Conflict:
+            self._core.directories.doubt(*new)
+            raise
+
+    def _hang(
+        self, source: Node, target: Node | None, old: tuple[Node, bytes], new: tuple[Node, bytes]
+    ) -> None:
+        """A file that is not on the server yet: only its place changes. What it covers stays until it commits."""
+        if target is not None:
+            covered = self._core.directories.of(new[0]).entries.get(new[1])
+            self._namespace.disappeared(target, *new)
+            if covered is not None:  # still there for others, and for a crash
+                self._core.directories.mutate(*new, covered)
+        self._core.directories.of(old[0]).local.pop(old[1], None)
+        self._core.directories.of(new[0]).local[new[1]] = source
+        self._swap_names(source, old, new)
+
+    def _rehang(self, source: Node, old: tuple[Node, bytes], new: tuple[Node, bytes]) -> None:
+        """The server has moved it: entries and names follow, the ctime is now's."""
+        entry = source.entry
+        assert entry is not None
+        self._core.directories.mutate(*old, None)
+        self._core.directories.mutate(*new, entry)
+        self._swap_names(source, old, new)
+        if source.kind is Kind.DIRECTORY and entry.resource_id is None:
+            self._core.directories.drop(source)
+
+    def _swap_names(
+        self, source: Node, old: tuple[Node, bytes], new: tuple[Node, bytes]
+    ) -> None:
+        inodes = self._core.inodes
+        inodes.add_name(source, *new)
+        source.names.remove(new)
+        source.names.insert(source.names.index(old), new)
+        inodes.drop_name(source, *old)
+        now = self._core.now()
+        for parent in (old[0], new[0]):
+            self._core.touched(parent, now)
+        source.pending_ctime = now
+
+    async def _exchange(
+        self, source: Node, target: Node, old: tuple[Node, bytes], new: tuple[Node, bytes]
+    ) -> None:
+        await self._ask(source, old, new, overwrite=True, exchange=True)
+        assert source.entry is not None
+        assert target.entry is not None
+        self._core.directories.mutate(*old, target.entry)
+        self._core.directories.mutate(*new, source.entry)
+        inodes = self._core.inodes
+        for node, was, is_ in ((source, old, new), (target, new, old)):
+            inodes.add_name(node, *is_)
+            inodes.drop_name(node, *was)
+        now = self._core.now()
+        for node in (old[0], new[0]):
+            self._core.touched(node, now)
+
+    def _count_links(
+        self, source: Node, target: Node | None, from_: Node, into: Node
+    ) -> None:
+        if source.kind is Kind.DIRECTORY:
+            self._namespace.count_link(from_, -1)
+            self._namespace.count_link(into, 1)
+        if target is not None and target.kind is Kind.DIRECTORY:
+            self._namespace.count_link(into, -1)
+
+
+def _inside(node: Node, ancestor: Node) -> bool:
+    while True:
+        if node is ancestor:
+            return True
+        if not node.names:
+            return False
+        node = node.names[0][0]

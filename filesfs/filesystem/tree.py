@@ -1,0 +1,240 @@
+"""Tree: from a name to a node, and a directory's listing. Local state first, then what is cached, then one request.
+
+It must not change anything on the server.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import logging
+from dataclasses import replace
+
+import trio
+
+from filesfs.domain import Entry, Kind, Location
+from filesfs.errors import FileSystemError, NotFound, Unavailable
+from filesfs.filesystem.core import Core, version_of
+from filesfs.state import names
+from filesfs.state.directories import Directory, Stamp
+from filesfs.state.inodes import Node
+
+log = logging.getLogger(__name__)
+
+# Single lookups in one directory after which its whole listing is fetched instead: a walk, not a visit.
+_LOOKUPS_BEFORE_LISTING = 4
+# A busy directory may overtake an answer; this often it is asked for again.
+_TRIES = 3
+
+
+class Tree:
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._fetches: dict[Node, tuple[int, trio.Event]] = {}
+        self._misses: dict[Node, int] = {}
+
+    # -- paths ------------------------------------------------------------------------------------
+    def wire_name(self, parent: Node, name: bytes) -> str:
+        """The key segment, or at the root the bucket, that a name in this directory stands for."""
+        if parent is self._core.inodes.root and not self._core.rules.root.bucket:
+            return names.bucket_to_wire(name, self._core.rules.names)
+        return names.to_wire(name, self._core.rules.names)
+
+    def shown_name(self, location: Location) -> bytes | None:
+        """The name under which a location shows; None: not shown."""
+        policy = self._core.rules.names
+        if not location.key:
+            return names.bucket_from_wire(location.bucket, policy)
+        return names.from_wire(location.name, policy)
+
+    def location(self, node: Node) -> Location:
+        """Where the node is now; for one without a name, where it was last."""
+        if node is self._core.inodes.root:
+            return self._core.rules.root
+        if not node.names:
+            if node.last_location is None:
+                raise FileSystemError(errno.ESTALE, "the file has no name any more")
+            return node.last_location
+        parent, name = node.names[0]
+        return self.location(parent).child(self.wire_name(parent, name))
+
+    def place(self, parent: Node, name: bytes) -> Location:
+        return self.location(parent).child(self.wire_name(parent, name))
+
+    def located(self, node: Node) -> Entry:
+        """The node's entry under its present location (a rename above it does not touch entries)."""
+        assert node.entry is not None
+        return replace(node.entry, location=self.location(node))
+
+    def find(self, location: Location) -> Node | None:
+        """The known directory at this place, without asking anybody."""
+        node, here = self._core.inodes.root, self._core.rules.root
+        segments = _below(here, location)
+        if segments is None:
+            return None
+        for segment in segments:
+            here = here.child(segment)
+            name = self.shown_name(here)
+            entry = self._core.directories.stale(node, name) if name is not None else None
+            found = self._core.inodes.find(entry) if entry is not None else None
+            if found is None:
+                return None
+            node = found
+        return node
+
+    def read_only(self, node: Node) -> bool:
+        """Whether the mount or the node's bucket takes no changes."""
+        while node.names and not (node.entry is not None and node.entry.read_only):
+            node = node.names[0][0]
+        refused = node.entry is not None and node.entry.read_only
+        return self._core.rules.read_only or refused
+
+    # -- nodes ------------------------------------------------------------------------------------
+    def adopt(self, parent: Node, name: bytes, entry: Entry) -> Node:
+        """The node for an answer about this name. A version that an open node cannot show gets a new one."""
+        inodes = self._core.inodes
+        node = inodes.find(entry)
+        if node is not None and (node.kind is not entry.kind or self._pinned(node, entry)):
+            inodes.detach(node)
+            node = None
+        if node is None:
+            node = inodes.new_for(entry)
+        elif not _unsent(node):
+            inodes.set_entry(node, entry)
+        inodes.add_name(node, parent, name)
+        if entry.nlink <= 1 or entry.kind is Kind.DIRECTORY:
+            self._only_name(node, parent, name)
+        return node
+
+    def _only_name(self, node: Node, parent: Node, name: bytes) -> None:
+        for other in [pair for pair in node.names if pair != (parent, name)]:
+            self._core.inodes.drop_name(node, *other)
+
+    def _pinned(self, node: Node, entry: Entry) -> bool:
+        if node.opens == 0 or node.kind is not Kind.FILE or node.entry is None or _unsent(node):
+            return False
+        return version_of(node.entry) != version_of(entry)
+
+    # -- lookup -----------------------------------------------------------------------------------
+    async def child(self, parent: Node, name: bytes, *, strict: bool = False) -> Node | None:
+        """The node under this name, None if there is none. `strict` asks the server whatever is cached."""
+        directory = self._core.directories.known(parent)
+        if directory is not None and name in directory.local:
+            return directory.local[name]
+        entry = await self._entry(parent, name, strict)
+        return None if entry is None else self.adopt(parent, name, entry)
+
+    async def _entry(self, parent: Node, name: bytes, strict: bool) -> Entry | None:
+        place = self.place(parent, name)
+        known, entry = self._core.directories.lookup(parent, name)
+        if known and not strict:
+            return entry
+        if not strict and self._walking(parent):
+            await self.listing(parent)
+            return self._core.directories.of(parent).entries.get(name)
+        try:
+            return await self._ask(parent, name, place)
+        except Unavailable:
+            entry = self._core.directories.stale(parent, name)
+            if entry is None or strict:
+                raise
+            return entry
+
+    def _walking(self, parent: Node) -> bool:
+        misses = self._misses[parent] = self._misses.get(parent, 0) + 1
+        if len(self._misses) > 1000:
+            self._misses.clear()
+        return misses > _LOOKUPS_BEFORE_LISTING and parent is not self._core.inodes.root
+
+    async def _ask(self, parent: Node, name: bytes, place: Location) -> Entry | None:
+        """One request. An answer that a change of ours or of others overtook is asked for again."""
+        directory = self._core.directories.of(parent)
+        entry: Entry | None = None
+        for _ in range(_TRIES):
+            before = (directory.events, directory.stamps.get(name), directory.entries.get(name))
+            stamp = self._core.directories.stamp()
+            try:
+                entry = await self._core.backend.stat(place)
+            except NotFound:
+                entry = None
+            now = (directory.events, directory.stamps.get(name), directory.entries.get(name))
+            if now == before:
+                self._core.directories.keep_entry(parent, name, entry, stamp)
+                break
+        return entry
+
+    # -- listing ----------------------------------------------------------------------------------
+    async def listing(self, node: Node) -> Directory:
+        """The directory, complete. Concurrent callers share one fetch that began after their last change."""
+        for attempt in itertools.count(1):
+            fresh = self._core.directories.complete(node)
+            if fresh is not None:
+                return fresh
+            directory = self._core.directories.of(node)
+            running = self._fetches.get(node)
+            if running is not None and running[0] == directory.mutations:
+                await running[1].wait()
+                continue
+            try:
+                if await self._fetch(node, directory, last=attempt >= _TRIES):
+                    break
+            except Unavailable:
+                if directory.listed is None:
+                    raise
+                log.warning("%s: the server is away, showing what is cached", self.location(node))
+                break
+        return directory
+
+    async def _fetch(self, node: Node, directory: Directory, *, last: bool) -> bool:
+        """One request. False when a change overtook it; the last try's answer is shown, not trusted."""
+        done = trio.Event()
+        mutations, stamp = directory.mutations, self._core.directories.stamp()
+        self._fetches[node] = (mutations, done)
+        try:
+            where = self.location(node)
+            listing = await self._core.backend.list_directory(where)
+        finally:
+            done.set()
+            if self._fetches.get(node) == (mutations, done):
+                del self._fetches[node]
+        overtaken = directory.mutations != mutations
+        if overtaken and not last:
+            return False
+        if overtaken:
+            stamp = Stamp(None, float("-inf"))
+        if self._core.directories.overtaken(where, listing.cursor):
+            stamp = replace(stamp, feed=None)
+        self._misses.pop(node, None)
+        self._core.directories.keep_listing(node, self._shown(node, listing.entries), stamp)
+        return True
+
+    def _shown(self, node: Node, entries: tuple[Entry, ...]) -> dict[bytes, Entry]:
+        shown: dict[bytes, Entry] = {}
+        hidden = 0
+        for entry in entries:
+            name = self.shown_name(entry.location)
+            if name is None:
+                hidden += 1
+            else:
+                shown[name] = entry
+        if hidden:
+            log.info("%s: %d keys have names that Linux cannot hold", self.location(node), hidden)
+        return shown
+
+    async def snapshot(self, node: Node) -> list[tuple[bytes, Entry | Node]]:
+        """Names and what they are, local ones over the server's."""
+        directory = await self.listing(node)
+        merged: dict[bytes, Entry | Node] = {**directory.entries, **directory.local}
+        return list(merged.items())
+
+
+def _unsent(node: Node) -> bool:
+    content = node.content
+    return node.local or (content is not None and getattr(content, "dirty", False))
+
+
+def _below(root: Location, location: Location) -> list[str] | None:
+    """The segments from the mount's root down to the location; None if it lies elsewhere."""
+    above = [part for part in (root.bucket, *root.key.split("/")) if part]
+    path = [part for part in (location.bucket, *location.key.split("/")) if part]
+    return path[len(above) :] if path[: len(above)] == above else None

@@ -1,0 +1,67 @@
+"""From stat values to pyfuse3's EntryAttributes and back. Translates; decides nothing."""
+
+from __future__ import annotations
+
+import stat
+from typing import Any
+
+import pyfuse3
+
+from filesfs.domain import AttributeChange, Kind
+from filesfs.filesystem import Stat
+
+_TYPES = {
+    Kind.FILE: stat.S_IFREG,
+    Kind.DIRECTORY: stat.S_IFDIR,
+    Kind.SYMLINK: stat.S_IFLNK,
+    Kind.FIFO: stat.S_IFIFO,
+    Kind.SOCKET: stat.S_IFSOCK,
+    Kind.CHARDEVICE: stat.S_IFCHR,
+    Kind.BLOCKDEVICE: stat.S_IFBLK,
+}
+_KINDS = {type_: kind for kind, type_ in _TYPES.items()}
+BLOCK_BYTES = 4096  # st_blksize would make cp use it as its buffer size: larger is better
+_IO_BYTES = 1 << 20
+
+
+def kind_of_mode(mode: int) -> Kind:
+    """The kind that mknod's mode asks for."""
+    return _KINDS.get(stat.S_IFMT(mode), Kind.FILE)
+
+
+def entry_attributes(value: Stat, device: int = 0) -> pyfuse3.EntryAttributes:
+    attributes = pyfuse3.EntryAttributes()
+    attributes.st_ino = value.inode
+    attributes.st_mode = _TYPES[value.kind] | value.mode
+    attributes.st_nlink = value.nlink
+    attributes.st_uid = value.uid
+    attributes.st_gid = value.gid
+    attributes.st_size = value.size
+    attributes.st_blocks = (value.size + 511) // 512
+    attributes.st_blksize = _IO_BYTES
+    attributes.st_rdev = device
+    attributes.st_atime_ns = value.accessed_ns
+    attributes.st_mtime_ns = value.modified_ns
+    attributes.st_ctime_ns = value.changed_ns
+    attributes.entry_timeout = value.ttl
+    attributes.attr_timeout = value.ttl
+    return attributes
+
+
+def absent(ttl: float) -> pyfuse3.EntryAttributes:
+    """A negative entry that the kernel may keep for `ttl` seconds."""
+    attributes = pyfuse3.EntryAttributes()
+    attributes.st_ino = 0
+    attributes.entry_timeout = ttl
+    return attributes
+
+
+def attribute_change(attributes: Any, fields: Any, now_ns: int) -> AttributeChange:
+    """What a setattr request changes, size apart."""
+    return AttributeChange(
+        mode=stat.S_IMODE(attributes.st_mode) if fields.update_mode else None,
+        uid=attributes.st_uid if fields.update_uid else None,
+        gid=attributes.st_gid if fields.update_gid else None,
+        modified_ns=attributes.st_mtime_ns if fields.update_mtime else None,
+        accessed_ns=attributes.st_atime_ns if fields.update_atime else None,
+    )

@@ -1,0 +1,60 @@
+"""Telling the kernel what changed, from a thread of its own.
+
+Invalidation can block on the kernel's locks, which a request that we are serving may hold: never call it from a
+handler. The queue is unbounded, but a doubt that is already queued is not queued again.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+
+import pyfuse3
+
+from filesfs.domain import Inode
+
+log = logging.getLogger(__name__)
+
+_Item = tuple[Inode, bytes | None, bool]
+
+
+class KernelNotifier:
+    """Implements filesystem.Kernel."""
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
+        self._waiting: set[_Item] = set()
+        self._thread = threading.Thread(target=self._run, name="kernel-notifier", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """No more; does not wait for a call that the kernel holds up."""
+        self._queue.put(None)
+
+    def entry_changed(self, parent: Inode, name: bytes) -> None:
+        self._put((parent, name, False))
+
+    def inode_changed(self, inode: Inode, *, content: bool) -> None:
+        self._put((inode, None, content))
+
+    def _put(self, item: _Item) -> None:
+        if item not in self._waiting:
+            self._waiting.add(item)
+            self._queue.put(item)
+
+    def _run(self) -> None:
+        while (item := self._queue.get()) is not None:
+            self._waiting.discard(item)
+            self._tell(*item)
+
+    def _tell(self, inode: Inode, name: bytes | None, content: bool) -> None:
+        try:
+            if name is None:
+                pyfuse3.invalidate_inode(inode, attr_only=not content)
+            else:
+                pyfuse3.invalidate_entry(inode, name, 0)
+        except OSError as error:  # ENOENT: the kernel did not have it
+            log.debug("invalidate %s %r: %s", inode, name, error)

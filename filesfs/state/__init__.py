@@ -1,0 +1,1 @@
+"""What the mount knows: inodes, directories, handles, names. Sync owners; no I/O, no await."""

@@ -1,0 +1,174 @@
+"""DirectoryCache: what the server said is in each directory, what it said is not, and what only we have.
+
+Sync throughout. It must not fetch: the filesystem layer does, and hands the answers in. An answer is fresh while the
+change feed has been connected without a gap since it was taken, and otherwise for `ttl` seconds.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from filesfs.domain import Entry, Inode, Location
+from filesfs.state.inodes import Node
+
+# Events remembered, so that an answer older than an event about its directory is not cached.
+_EVENTS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """When an answer was taken: feed generation (None: no feed then) and monotonic seconds."""
+
+    feed: int | None
+    taken: float
+
+
+@dataclass(slots=True)
+class Directory:
+    """One directory. `entries` is complete when `listed` is fresh; single answers have stamps of their own."""
+
+    entries: dict[bytes, Entry] = field(default_factory=dict)
+    listed: Stamp | None = None
+    stamps: dict[bytes, Stamp] = field(default_factory=dict)  # of names asked for one by one
+    doubts: set[bytes] = field(default_factory=set)  # changed by others since `listed`
+    local: dict[bytes, Node] = field(default_factory=dict)  # not on the server under this name yet
+    mutations: int = 0  # ours and others'; a listing that one of them overtook is not cached
+    events: int = 0  # others' alone
+
+
+class DirectoryCache:
+    """Owner of all `Directory` states, by inode."""
+
+    def __init__(self, ttl: float = 1.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self.ttl = ttl
+        self._clock = clock
+        self._directories: dict[Inode, Directory] = {}
+        self._feed: int | None = None
+        self._generation = 0
+        self._events: OrderedDict[Location, int] = OrderedDict()
+        self._event_floor = 0
+
+    # -- freshness --------------------------------------------------------------------------------
+    def feed_connected(self, *, gap: bool) -> None:
+        """The feed runs. `gap`: events may have been missed, so what was taken before stays on its ttl."""
+        if gap or self._generation == 0:
+            self._generation += 1
+            self._events.clear()
+            self._event_floor = 0
+        self._feed = self._generation
+
+    def feed_lost(self) -> None:
+        self._feed = None
+
+    @property
+    def feed(self) -> bool:
+        """Whether the server tells us of changes just now."""
+        return self._feed is not None
+
+    def stamp(self) -> Stamp:
+        return Stamp(self._feed, self._clock())
+
+    def fresh(self, stamp: Stamp | None) -> bool:
+        if stamp is None:
+            return False
+        if self._feed is not None and stamp.feed == self._feed:
+            return True
+        return self._clock() - stamp.taken < self.ttl
+
+    def overtaken(self, location: Location, cursor: str) -> bool:
+        """Whether an event about this directory is newer than an answer with this cursor."""
+        number = cursor_number(cursor)
+        if number is None:
+            return False
+        return number < max(self._events.get(location, 0), self._event_floor)
+
+    def note_event(self, location: Location, cursor: str) -> None:
+        self._events[location] = cursor_number(cursor) or 0
+        self._events.move_to_end(location)
+        while len(self._events) > _EVENTS:
+            self._event_floor = max(self._event_floor, self._events.popitem(last=False)[1])
+
+    # -- contents ---------------------------------------------------------------------------------
+    def of(self, node: Node) -> Directory:
+        return self._directories.setdefault(node.inode, Directory())
+
+    def known(self, node: Node) -> Directory | None:
+        return self._directories.get(node.inode)
+
+    def drop(self, node: Node) -> None:
+        """The node is gone, or nothing of its contents is trusted any more; local names stay."""
+        directory = self._directories.get(node.inode)
+        if directory is None:
+            return
+        if directory.local:
+            directory.entries.clear()
+            directory.stamps.clear()
+            directory.doubts.clear()
+            directory.listed = None
+        else:
+            del self._directories[node.inode]
+
+    def keep_listing(self, node: Node, entries: dict[bytes, Entry], stamp: Stamp) -> None:
+        directory = self.of(node)
+        directory.entries = entries
+        directory.stamps.clear()
+        directory.doubts.clear()
+        directory.listed = stamp
+
+    def keep_entry(self, node: Node, name: bytes, entry: Entry | None, stamp: Stamp) -> None:
+        """A single answer: there is this entry, or (None) nothing under that name."""
+        directory = self.of(node)
+        if entry is None:
+            directory.entries.pop(name, None)
+        else:
+            directory.entries[name] = entry
+        directory.doubts.discard(name)
+        if not self.fresh(directory.listed):
+            directory.stamps[name] = stamp
+
+    def mutate(self, node: Node, name: bytes, entry: Entry | None) -> None:
+        """We changed this name on the server, and know the outcome."""
+        self.of(node).mutations += 1
+        self.keep_entry(node, name, entry, self.stamp())
+
+    def doubt(self, node: Node, name: bytes) -> None:
+        """Somebody changed this name: ask again at its next use."""
+        directory = self._directories.get(node.inode)
+        if directory is None:
+            return
+        directory.mutations += 1
+        directory.events += 1
+        directory.stamps.pop(name, None)
+        directory.doubts.add(name)
+
+    def complete(self, node: Node) -> Directory | None:
+        """The directory if its listing is fresh and nobody touched a name of it since."""
+        directory = self._directories.get(node.inode)
+        if directory is None or directory.doubts or not self.fresh(directory.listed):
+            return None
+        return directory
+
+    def lookup(self, node: Node, name: bytes) -> tuple[bool, Entry | None]:
+        """(known, entry): known and None is a fresh negative."""
+        directory = self._directories.get(node.inode)
+        if directory is None:
+            return False, None
+        if name in directory.doubts:
+            return False, None
+        if self.fresh(directory.listed) or self.fresh(directory.stamps.get(name)):
+            return True, directory.entries.get(name)
+        return False, None
+
+    def stale(self, node: Node, name: bytes) -> Entry | None:
+        """The last known entry, fresh or not: for the time when the server cannot be asked."""
+        directory = self._directories.get(node.inode)
+        return None if directory is None else directory.entries.get(name)
+
+
+def cursor_number(cursor: str) -> int | None:
+    """The number of "EPOCH-NUMBER"."""
+    number = cursor.rpartition("-")[2]
+    return int(number) if number.isdigit() else None

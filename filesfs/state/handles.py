@@ -1,0 +1,54 @@
+"""HandleTable: open files and directories by the number that the kernel knows. Sync; no I/O."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from filesfs.domain import Entry, Handle
+from filesfs.state.inodes import Node
+
+
+@dataclass(slots=True, eq=False)
+class FileHandle:
+    """One open file. `privileged`: its opener may write without clearing setuid and setgid."""
+
+    node: Node
+    append: bool
+    privileged: bool
+    writable: bool
+    stream: Any = None  # read.ReadStream of `version`, made at the first read
+    version: str | None = None
+
+
+@dataclass(slots=True, eq=False)
+class DirectoryHandle:
+    """One open directory with the listing as it was at opendir (or the last rewind)."""
+
+    node: Node
+    snapshot: list[tuple[bytes, Entry | Node]] = field(default_factory=list)
+    started: bool = False
+
+
+HandleType = TypeVar("HandleType", FileHandle, DirectoryHandle)
+
+
+class HandleTable(Generic[HandleType]):
+    def __init__(self) -> None:
+        self._numbers = itertools.count(1)
+        self._open: dict[Handle, HandleType] = {}
+
+    def add(self, handle: HandleType) -> Handle:
+        number = Handle(next(self._numbers))
+        self._open[number] = handle
+        return number
+
+    def __getitem__(self, number: Handle) -> HandleType:
+        return self._open[number]
+
+    def pop(self, number: Handle) -> HandleType | None:
+        return self._open.pop(number, None)
+
+    def __len__(self) -> int:
+        return len(self._open)
