@@ -1,0 +1,104 @@
+"""Files on the local disk for dirty bytes that do not fit in memory, or must survive a crash.
+
+It must not know what the bytes mean: a spool file holds them at the offsets of the file they
+belong to (sparse), and which ranges are valid is the buffer's and the journal's knowledge.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+
+class SpoolFile:
+    """One open spool file. It is removed when the last of its holders lets go."""
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.path = path
+        self._descriptor = descriptor
+        self._holders = 1
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def shared(self) -> bool:
+        """Somebody else (the journal) needs these bytes too: do not take any away."""
+        return self._holders > 1
+
+    def write(self, offset: int, data: bytes | memoryview) -> None:
+        """Write all of `data`. OSError (ENOSPC, EFBIG, ...) if the disk does not take it."""
+        rest = memoryview(data)
+        while rest:
+            written = os.pwrite(self._descriptor, rest, offset)
+            offset += written
+            rest = rest[written:]
+
+    def read(self, offset: int, length: int) -> bytes:
+        """`length` bytes; zeros where the file has holes or ends."""
+        pieces = []
+        while length and (piece := os.pread(self._descriptor, length, offset)):
+            pieces.append(piece)
+            offset += len(piece)
+            length -= len(piece)
+        return b"".join(pieces) + bytes(length)
+
+    def truncate(self, size: int) -> None:
+        """Give back the space from `size` on."""
+        if os.fstat(self._descriptor).st_size > size:
+            os.ftruncate(self._descriptor, size)
+
+    def size(self) -> int:
+        return os.fstat(self._descriptor).st_size
+
+    def sync(self) -> None:
+        os.fsync(self._descriptor)
+
+    def hold(self) -> SpoolFile:
+        """One more holder, who must call `release` too."""
+        self._holders += 1
+        return self
+
+    def release(self) -> None:
+        self._holders -= 1
+        if not self._holders:
+            os.close(self._descriptor)
+            self.path.unlink(missing_ok=True)
+
+    def abandon(self) -> None:
+        """Close it and leave the file where it is: its record stays in the journal for the next
+        start.
+        """
+        if self._holders:
+            self._holders = 0
+            os.close(self._descriptor)
+
+
+class SpoolFolder:
+    """The folder of the spool files. One daemon owns it (the journal holds the lock)."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def create(self) -> SpoolFile:
+        """A new empty spool file. OSError if the disk is full or not writable."""
+        path = self.path / secrets.token_hex(12)
+        # Others' documents pass through here: nobody but the daemon's user may read them.
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        return SpoolFile(path, os.open(path, flags, 0o600))
+
+    def open(self, name: str) -> SpoolFile:
+        """The spool file that a journal record names. FileNotFoundError if it is gone."""
+        path = self.path / name
+        return SpoolFile(path, os.open(path, os.O_RDWR | os.O_CLOEXEC))
+
+    def sync(self) -> None:
+        """Make the names of new spool files durable."""
+        descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
