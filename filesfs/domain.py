@@ -72,7 +72,7 @@ class Location:
 
 @dataclass(frozen=True, slots=True)
 class Attributes:
-    """What stat(2) shows and PATCH changes. None: never set on the server, the mount's default shows.
+    """What stat(2) shows and PATCH changes. None: never set, the mount's default shows.
 
     Times are nanoseconds since the epoch; mode is the 12 permission bits.
     """
@@ -120,8 +120,8 @@ _NO_CHANGE = AttributeChange()
 class Entry:
     """What the server says of one name: a file, a directory, a link or a bucket.
 
-    `resource_id` is None on a server without rich stat, `etag` on one without versions. `cursor` is the change-feed
-    cursor ("EPOCH-NUMBER") that came with the answer, "" without a feed.
+    `resource_id` is None on a server without rich stat, `etag` on one without versions. `cursor` is
+    the change-feed cursor ("EPOCH-NUMBER") that came with the answer, "" without a feed.
     """
 
     location: Location
@@ -157,7 +157,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One event of the change feed, as the mount uses it. Locations of directories carry no slash."""
+    """One event of the change feed, as the mount uses it. Locations carry no slash at their end."""
 
     operation: wire.Operation
     locations: tuple[Location, ...]

@@ -61,7 +61,7 @@ class NotFound(RequestError):
 
 
 class Conflict(RequestError):
-    """409. `reason`: busy, offset, complete, exists, not-empty, is-directory, not-directory, alias."""
+    """409. `reason` is the Files-Error: busy, offset, complete, exists, not-empty, alias, ..."""
 
     status = 409
 

@@ -1,7 +1,8 @@
 """The bodies of the Files API, as pydantic models: the one module that both programs share.
 
-It must not import anything else of filesfs: the server imports it, and nothing but it. Field names, their order and
-their types are the contract's; the published bodies (part 1) carry exactly the fields shown here.
+It must not import anything else of filesfs: the server imports it, and nothing but it. Field names,
+their order and their types are the contract's; the published bodies (part 1) carry exactly the
+fields shown here.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class _Body(BaseModel):
 
 
 class ErrorBody(_Body):
-    """Every answer that is not 200: `detail` says what was wrong with which value and what is allowed."""
+    """Every answer that is not 200: `detail` says which value is wrong, and what is allowed."""
 
     status: int
     title: str
@@ -64,8 +65,8 @@ class ErrorBody(_Body):
 class AttributesPatch(_Body):
     """What PATCH, op 1's `attributes` and the `Files-Attributes` header take: a JSON merge patch.
 
-    Times are nanoseconds since the epoch (signed), mode the 12 permission bits, xattr values base64. An xattr that is
-    null is removed; a field that is absent stays as it is.
+    Times are nanoseconds since the epoch (signed), mode the 12 permission bits, xattr values
+    base64. An xattr that is null is removed; a field that is absent stays as it is.
     """
 
     mode: Annotated[StrictInt, Field(ge=0, le=0o7777)] | None = None
@@ -105,7 +106,7 @@ class FileResponse(_Body):
 
 
 class FullFileResponse(FileResponse):
-    """`?view=full`: what stat(2) needs. `mode`, `uid` and `gid` are null until somebody sets them."""
+    """`?view=full`: what stat(2) needs. mode, uid and gid are null until somebody sets them."""
 
     etag: str
     modified_ns: int
@@ -185,8 +186,9 @@ class Operation(StrEnum):
 class ChangeEvent(_Body):
     """One event of the change feed. Its SSE `id` is `EPOCH-NUMBER`.
 
-    `keys` are [bucket, key] pairs, a directory's key with its trailing slash, a bucket's the empty string. `origin` is
-    what the client that made the change sent as `Files-Origin`, so that it can pass over its own.
+    `keys` are [bucket, key] pairs, a directory's key with its trailing slash, a bucket's the empty
+    string. `origin` is what the client that made the change sent as `Files-Origin`, so that it can
+    pass over its own.
     """
 
     operation: Operation

@@ -1,8 +1,9 @@
 """What the mount needs of a Files API server. No implementation, no I/O here.
 
-Every method raises the exceptions of `filesfs.errors` and nothing else. Each one retries what is worth retrying until
-its deadline (the settings' `timeout`, 30 s), and then raises DeadlineExceeded. Requests whose effect may have happened
-unheard (a lost answer) are repeated only where that is safe: the implementation makes each of them so.
+Every method raises the exceptions of `filesfs.errors` and nothing else. Each one retries what is
+worth retrying until its deadline (the settings' `timeout`, 30 s), and then raises DeadlineExceeded.
+Requests whose effect may have happened unheard (a lost answer) are repeated only where that is
+safe: the implementation makes each of them so.
 """
 
 from __future__ import annotations
@@ -35,8 +36,9 @@ class UploadSession(Protocol):
     async def send(self, data: bytes | memoryview, *, final: bool = False) -> Entry | None:
         """Append `data` at the offset; with `final` the length becomes known and the file commits.
 
-        Resumes by itself after a broken connection: asks for the offset and sends the rest. Returns the
-        committed entry when final, else None. Raises Gone when the session is lost (start again).
+        Resumes by itself after a broken connection: asks for the offset and sends the rest. Returns
+        the committed entry when final, else None. Raises Gone when the session is lost (start
+        again).
         """
 
     async def copy_base(self, length: int) -> None:
@@ -57,7 +59,7 @@ class FilesBackend(Protocol):
         """What OPTIONS advertised; empty for a plain server."""
 
     async def connect(self) -> None:
-        """Probe the server once: reachable, credentials right, which extensions. Raises what is wrong."""
+        """Probe the server once: reachable, credentials, extensions. Raises what is wrong."""
 
     async def aclose(self) -> None: ...
 
@@ -65,11 +67,12 @@ class FilesBackend(Protocol):
     async def list_directory(self, location: Location) -> Listing:
         """Everything directly in a directory, the buckets for Location(""). Complete, in key order.
 
-        Entries carry full attributes where the server has rich stat. NotFound when it does not exist.
+        Entries carry full attributes where the server has rich stat. NotFound when it does not
+        exist.
         """
 
     async def stat(self, location: Location) -> Entry:
-        """What is at this name: file, directory (implied ones too), link or bucket. NotFound if nothing."""
+        """What is at this name: file, directory (implied too), link, bucket; or NotFound."""
 
     async def usage(self) -> Usage: ...
 
@@ -77,15 +80,17 @@ class FilesBackend(Protocol):
     async def read(self, entry: Entry, offset: int, length: int) -> bytes:
         """`length` bytes from `offset` of exactly the version `entry.etag`, fewer only at its end.
 
-        Verified against the server's checksums where it sends them. Stale when that version is no more.
+        Verified against the server's checksums where it sends them. Stale when that version is no
+        more.
         """
 
     async def read_whole(
         self, location: Location, limit: int, known: Entry | None = None
     ) -> tuple[Entry, bytes | None]:
-        """Entry and content in one request if the content is at most `limit` bytes, else (entry, None).
+        """Entry and content in one request, or (entry, None) beyond `limit` bytes of content.
 
-        `known`: if the server still has this version the content part is None (304). Used at open().
+        `known`: if the server still has this version the content part is None (304). Used at
+        open().
         """
 
     async def put(
@@ -102,9 +107,9 @@ class FilesBackend(Protocol):
     ) -> Entry:
         """Create or replace a file in one round trip, attributes in the same commit.
 
-        `resource_id`: replace that resource wherever its names are now; Gone when none is left. `kind` other than
-        FILE makes a link, FIFO, socket or device with `data` as its content. PreconditionFailed where
-        `only_new`/`if_match` do not hold.
+        `resource_id`: replace that resource wherever its names are now; Gone when none is left.
+        `kind` other than FILE makes a link, FIFO, socket or device with `data` as its content.
+        PreconditionFailed where `only_new`/`if_match` do not hold.
         """
 
     async def open_upload(
@@ -123,10 +128,13 @@ class FilesBackend(Protocol):
 
     # -- changes of names and attributes ----------------------------------------------------------
     async def make_directory(self, location: Location, change: AttributeChange) -> Entry:
-        """A directory marker, or a bucket for Location(bucket). Conflict("exists") when something is there."""
+        """A directory marker, or a bucket for Location(bucket). Else Conflict("exists")."""
 
     async def remove(self, location: Location, kind: Kind) -> None:
-        """Remove one name: file, link, empty directory or empty bucket. Keeps the parent (Files-Keep-Parent)."""
+        """Remove one name: file, link, empty directory or empty bucket.
+
+        Keeps the parent (Files-Keep-Parent).
+        """
 
     async def move(
         self,
@@ -139,8 +147,8 @@ class FilesBackend(Protocol):
     ) -> None:
         """Rename, atomic at the server where it has MOVE, by copy and delete (logged) elsewhere.
 
-        PreconditionFailed when `overwrite` is False and the destination exists. Unsupported for buckets and
-        registered locations.
+        PreconditionFailed when `overwrite` is False and the destination exists. Unsupported for
+        buckets and registered locations.
         """
 
     async def link(self, source: Location, destination: Location) -> Entry:
@@ -149,12 +157,13 @@ class FilesBackend(Protocol):
     async def set_attributes(
         self, location: Location, kind: Kind, change: AttributeChange
     ) -> Entry:
-        """PATCH. On a server without it the change is kept by the caller only: raises Unsupported."""
+        """PATCH. On a server without it raises Unsupported: only the caller keeps the change."""
 
     # -- change feed ------------------------------------------------------------------------------
     def changes(self) -> AbstractAsyncContextManager[AsyncIterator[Change]]:
         """The change feed from now on (or from the last cursor seen). Only with Extension.CHANGES.
 
-        Entering returns once connected. The iterator ends by raising Unavailable when the connection is lost
-        (10 s of silence), Gone when the epoch changed or the cursor was pruned: drop all clean caches.
+        Entering returns once connected. The iterator ends by raising Unavailable when the
+        connection is lost (10 s of silence), Gone when the epoch changed or the cursor was pruned:
+        drop all clean caches.
         """
