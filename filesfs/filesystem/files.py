@@ -354,6 +354,10 @@ class Files:
             node.content = None
             self._core.inodes.release(node)
 
+    def unsent(self) -> int:
+        """How many files have something that the server does not have."""
+        return sum(1 for node in self._core.inodes if node.content is not None and _unsent(node))
+
     async def drain(self) -> None:
         """Commit all that is dirty: before an unmount. Errors are logged, the journal keeps the data."""
         for node in self._core.inodes:

@@ -1,0 +1,239 @@
+"""The daemon of one mount: puts the parts together, serves until unmounted or told to stop, drains, unmounts.
+
+Composition root: nothing is decided here but the order. pyfuse3's state is global, so a process has one mount.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyfuse3
+import trio
+
+from filesfs import control, notify
+from filesfs.backend.http import HttpBackend, connect_backend
+from filesfs.config import MountSettings
+from filesfs.domain import Entry, Kind
+from filesfs.errors import FilesfsError, NotFound, UsageError
+from filesfs.filesystem import Core, Filesystem, Rules
+from filesfs.fuse.kernel import KernelNotifier
+from filesfs.fuse.operations import Operations
+from filesfs.read.blocks import BlockCache
+from filesfs.read.disk import DiskBlocks
+from filesfs.state.directories import DirectoryCache
+from filesfs.state.inodes import InodeTable
+from filesfs.write.journal import Journal, Replayer
+from filesfs.write.upload import Uploader
+
+log = logging.getLogger(__name__)
+
+# Handlers wait for the server, and every waiting one holds a task; at pyfuse3's default of 99 a
+# few stuck reads would stop forgets and flushes too.
+_MAX_TASKS = 1000
+_READAHEAD_KIB = 4096
+_DRAIN_SECONDS = 60.0
+_ANSWER_SECONDS = 30.0
+
+
+def run(settings: MountSettings, ready: Callable[[], None]) -> int:
+    """Mount, call `ready` once the mount answers, serve until it is unmounted. Returns the exit code.
+
+    UsageError: what is wrong and what to do, in one line.
+    """
+    code: int = trio.run(_run, settings, ready)
+    return code
+
+
+async def _run(settings: MountSettings, ready: Callable[[], None]) -> int:
+    backend = await connect_backend(settings.backend_settings())
+    try:
+        root = await _root_entry(backend, settings)
+        journal = Journal.open(settings.cache_dir, backend.server_id)
+        try:
+            async with trio.open_nursery() as nursery:
+                core = _core(settings, backend, root, journal, nursery)
+                await _serve(settings, core, journal, ready)
+                nursery.cancel_scope.cancel()
+        finally:
+            journal.close()
+    finally:
+        with trio.CancelScope(shield=True), trio.move_on_after(5):
+            await backend.aclose()
+    return 0
+
+
+async def _root_entry(backend: HttpBackend, settings: MountSettings) -> Entry | None:
+    root = settings.source.root
+    if not root.bucket:
+        now = int(time.time())
+        return Entry(root, Kind.DIRECTORY, 0, Kind.DIRECTORY.value, now, nlink=2)
+    try:
+        entry = await backend.stat(root)
+    except NotFound as error:
+        what = "directory" if root.key else "bucket"
+        raise UsageError(
+            f"{settings.source}: there is no {what} {str(root)!r} on this server; "
+            f"mount the server's root and mkdir it there",
+            32,
+        ) from error
+    if entry.kind is not Kind.DIRECTORY:
+        raise UsageError(f"{settings.source}: {str(root)!r} is a file, not a directory", 32)
+    return replace(entry, location=root)
+
+
+def _core(
+    settings: MountSettings,
+    backend: HttpBackend,
+    root: Entry | None,
+    journal: Journal,
+    nursery: trio.Nursery,
+) -> Core:
+    disk = None
+    if settings.disk_cache:
+        disk = DiskBlocks(settings.cache_dir / "blocks", settings.disk_cache)
+    rules = Rules(
+        root=settings.source.root,
+        uid=settings.uid,
+        gid=settings.gid,
+        umask=settings.umask,
+        names=settings.names,
+        read_only=settings.read_only,
+        xattr=settings.xattr,
+        conflict_fail=settings.conflict_fail,
+        ttl=settings.attr_timeout,
+    )
+    return Core(
+        rules=rules,
+        backend=backend,
+        inodes=InodeTable(root),
+        directories=DirectoryCache(ttl=settings.entry_timeout),
+        blocks=BlockCache(settings.cache_size, disk),
+        uploader=Uploader(backend, nursery),
+        spool=journal.spool,
+        journal=journal,
+        nursery=nursery,
+        kernel=KernelNotifier(),
+    )
+
+
+async def _serve(
+    settings: MountSettings, core: Core, journal: Journal, ready: Callable[[], None]
+) -> None:
+    filesystem = Filesystem(core)
+    async with _mounted(settings, filesystem), trio.open_nursery() as nursery:
+        nursery.start_soon(filesystem.coherence.run)
+        nursery.start_soon(_signals)
+        nursery.start_soon(_replay, journal, core)
+        nursery.start_soon(control.serve, settings.cache_dir, _commands(settings, filesystem))
+        nursery.start_soon(_announce, settings.mountpoint, ready)
+        await pyfuse3.main(max_tasks=_MAX_TASKS)
+        notify.stopping()
+        with trio.move_on_after(_DRAIN_SECONDS):
+            await filesystem.files.drain()
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def _mounted(settings: MountSettings, filesystem: Filesystem) -> Any:
+    options = set(settings.fuse_options())
+    try:
+        pyfuse3.init(Operations(filesystem), str(settings.mountpoint), options)
+    except RuntimeError as error:
+        raise UsageError(
+            f"cannot mount on {settings.mountpoint}: {error}; is it mounted already, "
+            f"or is /dev/fuse not open to you? (see dmesg)",
+            32,
+        ) from error
+    kernel = filesystem.core.kernel
+    assert isinstance(kernel, KernelNotifier)
+    kernel.start()
+    try:
+        yield
+    finally:
+        kernel.stop()
+        # libfuse detaches: a busy mount goes too, its open files answer ENOTCONN
+        pyfuse3.close(unmount=True)
+
+
+async def _announce(mountpoint: Path, ready: Callable[[], None]) -> None:
+    """Ready means that the mount has answered."""
+    with trio.fail_after(_ANSWER_SECONDS):
+        status = await trio.to_thread.run_sync(os.stat, mountpoint, abandon_on_cancel=True)
+    await trio.to_thread.run_sync(_raise_readahead, status.st_dev)
+    ready()
+    notify.ready()
+
+
+def _raise_readahead(device: int) -> None:
+    """128 KiB of kernel readahead starve a sequential reader; more is root's to give."""
+    path = Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb")
+    with suppress(OSError):
+        path.write_text(str(_READAHEAD_KIB))
+
+
+async def _signals() -> None:
+    """SIGTERM and SIGINT unmount, after a drain; a second one does not wait."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
+        async for number in received:
+            log.info("%s: unmounting", signal.Signals(number).name)
+            pyfuse3.terminate()
+
+
+async def _replay(journal: Journal, core: Core) -> None:
+    """What an earlier daemon could not bring up."""
+    pending = journal.pending()
+    if not pending:
+        return
+    log.warning("bringing up %d changes that an earlier mount left in the journal", len(pending))
+    while journal.pending():
+        try:
+            await Replayer(journal, core.backend).run()
+        except FilesfsError as error:
+            log.warning("the journal waits: %s", error)
+        await trio.sleep(5)
+
+
+def _commands(settings: MountSettings, filesystem: Filesystem) -> Mapping[str, control.Answer]:
+    started = time.time()
+
+    async def status() -> dict[str, Any]:
+        core = filesystem.core
+        return {
+            "source": str(settings.source),
+            "mountpoint": str(settings.mountpoint),
+            "pid": os.getpid(),
+            "uptime_seconds": round(time.time() - started),
+            "feed": core.directories.feed,
+            "inodes": len(core.inodes),
+            "open_files": len(filesystem.files.handles),
+            "cached_bytes": core.blocks.used_bytes,
+            "unsent_files": filesystem.files.unsent(),
+            "extensions": sorted(core.backend.extensions),
+        }
+
+    async def drain() -> dict[str, Any]:
+        await filesystem.files.drain()
+        return {"unsent_files": filesystem.files.unsent()}
+
+    return {"status": status, "drain": drain}
+
+
+def clear_dead_mount(mountpoint: Path) -> bool:
+    """Detach what a killed daemon left behind ("Transport endpoint is not connected"). True if it did."""
+    try:
+        mountpoint.stat()
+    except OSError as error:
+        if error.errno != errno.ENOTCONN:
+            return False
+        os.spawnlp(os.P_WAIT, "umount", "umount", "-l", str(mountpoint))
+        return True
+    return False
