@@ -1,0 +1,1 @@
+"""The read path: which bytes to fetch, fetching them once, keeping them."""

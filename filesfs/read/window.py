@@ -1,0 +1,165 @@
+"""Which ranges of a file to fetch next, from the reads seen so far. Pure: no I/O, no clock, no
+cache.
+
+It must not know what is cached or in flight: the stream leaves out what it has already.
+
+A handle's reads are sorted into a few *runs*, each a region read more or less in order. The
+kernel's readahead asks slightly out of order, and several threads may read one handle in several
+places, so a read joins a run when it comes near its head or its tail; anything else begins a run of
+its own. Only a run that moved forward and is dense earns a growing window; a random read fetches
+its grains and nothing more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+KIB = 1024
+MIB = 1024 * KIB
+
+GRAIN = 64 * KIB  # a round trip costs about as much as moving this much on a fast network
+FIRST = 128 * KIB  # the kernel's own readahead unless raised: less would only add requests
+WHOLE = 256 * KIB  # files up to this size come in one request when read from their beginning
+BLOCK = MIB  # longer ranges end on a block of the cache
+LARGEST = 8 * MIB  # longer ranges keep the reader waiting for the first byte, for no more speed
+IN_FLIGHT = 4
+AHEAD = IN_FLIGHT * LARGEST
+
+_RUNS = 4  # places that one handle is read in at a time; who reads in more gets no readahead
+# How far out of order a read may come and still belong to a run: no more than the run has shown
+# itself to be long, at least two of the kernel's requests, at most the largest readahead that one
+# sets for a mount.
+_LEAST_SLACK = 256 * KIB
+_MOST_SLACK = 4 * MIB
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Bytes from `start` up to and without `end`."""
+
+    start: int
+    end: int
+
+    @property
+    def length(self) -> int:
+        return self.end - self.start
+
+
+@dataclass(slots=True)
+class _Run:
+    """A region that is read in order. Invariant: start < head, head - start >= read bytes."""
+
+    start: int
+    head: int  # where the run goes on: the highest end seen
+    read: int  # bytes asked for in the region, at most its span
+    first_end: int
+    planned: int  # what lies below is fetched or on its way
+    step: int = FIRST  # length of the next range ahead
+    backward: int = 0  # reads in a row that went down
+
+    @property
+    def slack(self) -> int:
+        return max(_LEAST_SLACK, min(self.read, _MOST_SLACK))
+
+    @property
+    def forward(self) -> bool:
+        """Moved on since its first read, not turned round, and dense: half of it was wanted."""
+        moved = self.head > self.first_end and not self.backward
+        return moved and self.read * 2 >= self.head - self.start
+
+    def takes(self, start: int, end: int) -> bool:
+        slack = self.slack
+        at_head = self.head - slack <= start <= self.head + slack
+        at_tail = self.start - slack <= end <= self.start + slack
+        return at_head or at_tail
+
+    def extend(self, start: int, end: int) -> None:
+        if end <= self.start:
+            self.backward += 1
+        elif end > self.head:
+            self.backward = 0
+        self.start = min(self.start, start)
+        self.head = max(self.head, end)
+        self.read = min(self.read + end - start, self.head - self.start)
+
+
+@dataclass(slots=True)
+class ReadWindow:
+    """The reads of one handle on a file of `size` bytes. Offsets below are within the file."""
+
+    size: int
+    _runs: list[_Run] = field(default_factory=list)  # the one read last comes first
+
+    def observe(self, start: int, end: int) -> Range | None:
+        """Take note of a read. Answers what was planned for a run that is given up, if any."""
+        for position, run in enumerate(self._runs):
+            if run.takes(start, end):
+                run.extend(start, end)
+                if position:
+                    self._runs.insert(0, self._runs.pop(position))
+                return None
+        self._runs.insert(0, _Run(start, end, end - start, end, end))
+        if len(self._runs) <= _RUNS:
+            return None
+        lost = self._runs.pop()
+        return Range(lost.head, lost.planned) if lost.planned > lost.head else None
+
+    def demand(self, start: int, end: int) -> Range:
+        """What to fetch for a read, just observed, that found nothing: aligned, all of it."""
+        run = self._runs[0]
+        low, high = _floor(start, GRAIN), _ceil(end, GRAIN)
+        if run.backward >= 2:
+            low = min(low, _floor(max(0, end - min(BLOCK, GRAIN << run.backward)), GRAIN))
+        elif run.forward:
+            high = max(high, min(low + run.step, _floor(low, BLOCK) + BLOCK))
+        elif start == 0:
+            high = max(high, self.size if self.size <= WHOLE else FIRST)
+        high = min(high, self.size)
+        if start <= run.head <= high:
+            run.planned = max(run.planned, high)
+        return Range(low, high)
+
+    def ahead(self, in_flight: int, limit: int = AHEAD) -> list[Range]:
+        """What to fetch beyond the run that was read last, while `in_flight` such ranges are on
+        their way.
+
+        `limit`: bytes that may lie ahead of the reader. Never more than twice of what the run has
+        read, so that a reader who stops early has cost a bounded share. Ranges are full steps: no
+        dribble of small ones.
+        """
+        run = self._runs[0]
+        if not run.forward:
+            return []
+        most = min(limit, 2 * run.read)
+        reach = min(self.size, run.head + most)
+        planned = max(run.planned, run.head)
+        ranges: list[Range] = []
+        while planned < reach and in_flight + len(ranges) < IN_FLIGHT:
+            step = min(run.step, max(FIRST, limit // IN_FLIGHT))
+            if planned + step > reach and reach < self.size:
+                break
+            end = self._range_end(planned, step)
+            ranges.append(Range(planned, end))
+            planned = end
+            run.step = min(2 * run.step, LARGEST)
+        run.planned = max(run.planned, planned)
+        return ranges
+
+    def restart(self) -> None:
+        """A fetch failed: the window begins small again, and may plan the same once more."""
+        for run in self._runs:
+            run.step = FIRST
+            run.planned = run.head
+
+    def _range_end(self, start: int, step: int) -> int:
+        end = start + step
+        end = _floor(end, BLOCK) if step >= BLOCK else _ceil(end, GRAIN)
+        return min(max(end, start + 1), self.size)
+
+
+def _floor(offset: int, grain: int) -> int:
+    return offset - offset % grain
+
+
+def _ceil(offset: int, grain: int) -> int:
+    return -(-offset // grain) * grain

@@ -1,0 +1,174 @@
+"""The read window: sequential reads earn ranges ahead, random reads fetch little."""
+
+import itertools
+import random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from filesfs.read.window import (
+    AHEAD,
+    BLOCK,
+    FIRST,
+    GRAIN,
+    IN_FLIGHT,
+    KIB,
+    LARGEST,
+    MIB,
+    Range,
+    ReadWindow,
+)
+
+GIB = 1024 * MIB
+
+
+def _read(window: ReadWindow, start: int, length: int, fetched: list[Range]) -> None:
+    """One read as the stream makes it, with every fetch done at once."""
+    end = min(start + length, window.size)
+    window.observe(start, end)
+    if not any(part.start <= start and end <= part.end for part in fetched):
+        fetched.append(window.demand(start, end))
+    fetched += window.ahead(0)
+
+
+def _fetched_for(offsets: list[int], length: int, size: int = GIB) -> list[Range]:
+    window = ReadWindow(size)
+    fetched: list[Range] = []
+    for offset in offsets:
+        _read(window, offset, length, fetched)
+    return fetched
+
+
+def test_sequential_reads_grow_to_the_largest_ranges_and_fetch_nothing_twice() -> None:
+    fetched = _fetched_for(list(range(0, 128 * MIB, 128 * KIB)), 128 * KIB)
+    assert fetched[0] == Range(0, FIRST)
+    assert max(part.length for part in fetched) == LARGEST
+    assert len(fetched) < 40
+    for one, following in itertools.pairwise(fetched):
+        assert one.end == following.start
+    assert fetched[-1].end <= 128 * MIB + AHEAD
+
+
+def test_a_reader_who_stops_early_has_cost_a_bounded_share() -> None:
+    for reads in range(1, 200):
+        fetched = _fetched_for(list(range(0, reads * 128 * KIB, 128 * KIB)), 128 * KIB)
+        assert sum(part.length for part in fetched) <= 3 * reads * 128 * KIB
+
+
+def test_long_ranges_end_on_blocks() -> None:
+    for part in _fetched_for(list(range(0, 64 * MIB, MIB)), MIB):
+        assert part.end % GRAIN == 0
+        if part.length >= 2 * BLOCK:
+            assert part.end % BLOCK == 0
+
+
+def test_a_cold_random_read_fetches_its_grain() -> None:
+    window = ReadWindow(GIB)
+    window.observe(500 * MIB + 4 * KIB, 500 * MIB + 8 * KIB)
+    assert window.demand(500 * MIB + 4 * KIB, 500 * MIB + 8 * KIB) == Range(
+        500 * MIB, 500 * MIB + GRAIN
+    )
+    assert window.ahead(0) == []
+
+
+def test_random_reads_never_overfetch() -> None:
+    rng = random.Random(7)
+    offsets = [rng.randrange(GIB // 4096) * 4096 for _ in range(2000)]
+    fetched = _fetched_for(offsets, 4 * KIB)
+    assert all(part.length <= 128 * KIB for part in fetched)
+
+
+def test_random_reads_of_a_small_region_do_not_look_sequential() -> None:
+    rng = random.Random(8)
+    offsets = [rng.randrange(8 * MIB // 4096) * 4096 for _ in range(60)]
+    fetched = _fetched_for(offsets, 4 * KIB, 64 * MIB)
+    assert sum(part.length for part in fetched) <= 60 * FIRST
+
+
+def test_the_same_place_again_and_again_fetches_nothing_ahead() -> None:
+    assert _fetched_for([40 * MIB] * 100, 4 * KIB) == [Range(40 * MIB, 40 * MIB + GRAIN)]
+
+
+def test_a_small_file_comes_in_one_request() -> None:
+    assert _fetched_for([0], 4 * KIB, size=200 * KIB) == [Range(0, 200 * KIB)]
+
+
+def test_the_kernels_order_is_tolerated() -> None:
+    """Readahead sends several requests at once, and they arrive shuffled."""
+    rng = random.Random(9)
+    offsets = []
+    for group in range(0, 64 * MIB, MIB):
+        requests = [group + k * 128 * KIB for k in range(8)]
+        rng.shuffle(requests)
+        offsets += requests
+    fetched = _fetched_for(offsets, 128 * KIB)
+    assert max(part.length for part in fetched) == LARGEST
+    assert sum(part.length for part in fetched) <= 64 * MIB + AHEAD + 2 * MIB
+
+
+def test_two_places_read_in_turn_both_run_ahead() -> None:
+    offsets = []
+    for step in range(0, 16 * MIB, MIB):
+        offsets += [step, 512 * MIB + step]
+    fetched = _fetched_for(offsets, MIB)
+    assert any(part.start > 512 * MIB and part.length >= 2 * MIB for part in fetched)
+    assert any(part.start < 64 * MIB and part.length >= 2 * MIB for part in fetched)
+
+
+def test_backward_reads_fetch_downwards_and_nothing_above() -> None:
+    offsets = list(range(100 * MIB, 90 * MIB, -64 * KIB))
+    fetched = _fetched_for(offsets, 64 * KIB)
+    assert max(part.end for part in fetched) == 100 * MIB + 64 * KIB
+    assert len(fetched) < 30  # a megabyte at a time, once it is clear where this goes
+    assert sum(part.length for part in fetched) <= 12 * MIB
+
+
+def test_ranges_in_flight_and_bytes_ahead_are_limited() -> None:
+    window = ReadWindow(GIB)
+    fetched: list[Range] = []
+    for offset in range(0, 64 * MIB, MIB):
+        _read(window, offset, MIB, fetched)
+        assert fetched[-1].end <= offset + MIB + AHEAD
+    assert window.ahead(IN_FLIGHT) == []
+    window.observe(64 * MIB, 65 * MIB)
+    assert window.ahead(0, limit=0) == []
+
+
+def test_a_run_that_is_given_up_is_told() -> None:
+    window = ReadWindow(GIB)
+    fetched: list[Range] = []
+    for offset in range(0, 8 * MIB, MIB):
+        _read(window, offset, MIB, fetched)
+    lost = [window.observe(k * 100 * MIB, k * 100 * MIB + 1) for k in range(1, 6)]
+    assert [part for part in lost if part] == [Range(8 * MIB, fetched[-1].end)]
+
+
+def test_after_a_failure_the_window_begins_small() -> None:
+    window = ReadWindow(GIB)
+    fetched: list[Range] = []
+    for offset in range(0, 32 * MIB, MIB):
+        _read(window, offset, MIB, fetched)
+    window.restart()
+    window.observe(32 * MIB, 33 * MIB)
+    assert window.ahead(0)[0] == Range(33 * MIB, 33 * MIB + FIRST)
+
+
+@given(
+    st.integers(1, 20 * MIB),
+    st.lists(st.tuples(st.integers(0, 20 * MIB), st.integers(1, MIB)), max_size=30),
+    st.integers(0, AHEAD),
+)
+def test_ranges_are_sane_whatever_is_read(
+    size: int, reads: list[tuple[int, int]], limit: int
+) -> None:
+    window = ReadWindow(size)
+    for offset, length in reads:
+        start, end = offset % size, min(offset % size + length, size)
+        window.observe(start, end)
+        wanted = window.demand(start, end)
+        assert 0 <= wanted.start <= start < end <= wanted.end <= size
+        assert wanted.length <= 2 * MIB
+        for part in window.ahead(0, limit):
+            assert 0 <= part.start < part.end <= size
+            assert part.start >= end or part.start >= wanted.start
+            assert part.length <= LARGEST
