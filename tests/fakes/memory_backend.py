@@ -1,0 +1,373 @@
+"""A FilesBackend in memory, with every extension and with faults on demand.
+
+It must not do I/O: unit tests of the layers above run on it, without a kernel and without a server.
+
+    tree = MemoryTree()
+    mine, other = MemoryBackend(tree), MemoryBackend(tree, origin="other")   # two clients
+    mine.faults.fail("read", Unavailable("down"), times=2)     # the next two reads raise
+    mine.faults.fail("put", Unavailable("lost"), after=True)   # done, but the answer is lost
+    gate = mine.faults.hold("put")       # puts wait; `await gate.reached.wait()`, `gate.open()`
+    mine.faults.calls                    # [("read", Location(...)), ...]
+    mine.drop_feeds(Gone("pruned"))      # every change feed of this client ends with that
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+
+import trio
+
+from filesfs.backend.protocol import FilesBackend
+from filesfs.domain import (
+    AttributeChange,
+    Change,
+    Entry,
+    ETag,
+    Kind,
+    Listing,
+    Location,
+    ResourceId,
+    Usage,
+)
+from filesfs.errors import FilesfsError, Gone, InvalidRequest, Stale, Unavailable, Unsupported
+from filesfs.wire import Extension
+from tests.fakes.memory_tree import MemoryTree
+
+
+@dataclass
+class Gate:
+    """Holds calls of one operation until it is opened."""
+
+    reached: trio.Event = field(default_factory=trio.Event)
+    opened: trio.Event = field(default_factory=trio.Event)
+
+    def open(self) -> None:
+        self.opened.set()
+
+    async def pass_through(self) -> None:
+        self.reached.set()
+        await self.opened.wait()
+
+
+@dataclass
+class _Fault:
+    operation: str
+    error: Exception
+    times: float
+    after: bool
+
+
+class Faults:
+    """What goes wrong, by operation name ("send", "commit" and "cancel" for upload sessions)."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, Location]] = []
+        self._faults: list[_Fault] = []
+        self._gates: dict[str, Gate] = {}
+
+    def fail(
+        self, operation: str, error: Exception, *, times: float = 1, after: bool = False
+    ) -> None:
+        """The next `times` calls raise `error`; `after`: once their effect is done."""
+        self._faults.append(_Fault(operation, error, times, after))
+
+    def always(self, operation: str, error: Exception) -> None:
+        """Every call raises `error` until `clear`."""
+        self.fail(operation, error, times=math.inf)
+
+    def hold(self, operation: str) -> Gate:
+        """Calls of `operation` wait until the gate is opened."""
+        gate = self._gates[operation] = Gate()
+        return gate
+
+    def clear(self) -> None:
+        self._faults.clear()
+        for gate in self._gates.values():
+            gate.open()
+        self._gates.clear()
+
+    def count(self, operation: str) -> int:
+        return sum(1 for name, _ in self.calls if name == operation)
+
+    async def before(self, operation: str, location: Location) -> None:
+        self.calls.append((operation, location))
+        await trio.lowlevel.checkpoint()
+        if gate := self._gates.get(operation):
+            await gate.pass_through()
+        self._raise(operation, after=False)
+
+    def after(self, operation: str) -> None:
+        self._raise(operation, after=True)
+
+    def _raise(self, operation: str, *, after: bool) -> None:
+        for fault in self._faults:
+            if fault.operation == operation and fault.after is after and fault.times > 0:
+                fault.times -= 1
+                raise fault.error
+
+
+class MemoryBackend:
+    """One client's view of a MemoryTree."""
+
+    def __init__(
+        self,
+        tree: MemoryTree | None = None,
+        *,
+        origin: str = "mine",
+        extensions: frozenset[Extension] = frozenset(Extension),
+    ) -> None:
+        self.tree = tree if tree is not None else MemoryTree()
+        self.faults = Faults()
+        self.origin = origin
+        self.usage_answer = Usage(1 << 40, 1 << 39, 0)
+        self._extensions = extensions
+        self._feeds: list[trio.MemorySendChannel[Change | FilesfsError]] = []
+
+    @property
+    def extensions(self) -> frozenset[Extension]:
+        return self._extensions
+
+    async def connect(self) -> None:
+        await self.faults.before("connect", Location(""))
+
+    async def aclose(self) -> None:
+        self.drop_feeds(Unavailable("closed"))
+
+    # -- names ------------------------------------------------------------------------------------
+    async def list_directory(self, location: Location) -> Listing:
+        await self.faults.before("list_directory", location)
+        listing = Listing(location, tuple(self.tree.children(location)), self.tree.cursor)
+        self.faults.after("list_directory")
+        return listing
+
+    async def stat(self, location: Location) -> Entry:
+        await self.faults.before("stat", location)
+        entry = self.tree.stat(location)
+        self.faults.after("stat")
+        return entry
+
+    async def usage(self) -> Usage:
+        await self.faults.before("usage", Location(""))
+        return dataclasses.replace(self.usage_answer, files=len(self.tree.names))
+
+    # -- content ----------------------------------------------------------------------------------
+    async def read(self, entry: Entry, offset: int, length: int) -> bytes:
+        await self.faults.before("read", entry.location)
+        content = self.tree.versions.get(entry.etag) if entry.etag is not None else None
+        if content is None:
+            raise Stale(f"The version {entry.etag} of {str(entry.location)!r} is no more.")
+        self.faults.after("read")
+        return content[offset : offset + length]
+
+    async def read_whole(
+        self, location: Location, limit: int, known: Entry | None = None
+    ) -> tuple[Entry, bytes | None]:
+        await self.faults.before("read_whole", location)
+        entry = self.tree.stat(location)
+        unchanged = known is not None and known.etag == entry.etag
+        if entry.kind is Kind.DIRECTORY or unchanged or entry.size > limit:
+            return entry, None
+        self.faults.after("read_whole")
+        return entry, self.tree.resource(location).content
+
+    async def put(
+        self,
+        location: Location,
+        data: bytes | memoryview,
+        mime_type: str,
+        change: AttributeChange,
+        *,
+        only_new: bool = False,
+        if_match: ETag | None = None,
+        resource_id: ResourceId | None = None,
+        kind: Kind = Kind.FILE,
+    ) -> Entry:
+        await self.faults.before("put", location)
+        entry = self.tree.commit(
+            location,
+            bytes(data),
+            mime_type if kind is Kind.FILE else kind.value,
+            change,
+            only_new=only_new,
+            if_match=if_match,
+            resource_id=resource_id,
+            origin=self.origin,
+        )
+        self.faults.after("put")
+        return entry
+
+    async def open_upload(
+        self,
+        location: Location,
+        mime_type: str,
+        change: AttributeChange,
+        *,
+        size: int | None = None,
+        only_new: bool = False,
+        if_match: ETag | None = None,
+        resource_id: ResourceId | None = None,
+        base: ETag | None = None,
+    ) -> MemorySession:
+        await self.faults.before("open_upload", location)
+        if size is None and Extension.DEFER_LENGTH not in self._extensions:
+            raise Unsupported("This server needs the size when an upload begins.")
+        if base is not None and base not in self.tree.versions:
+            raise Gone(f"The version {base} is no more.")
+        if resource_id is None:
+            self.tree.check_commit(location, only_new=only_new, if_match=if_match)
+        commit = partial(
+            self.tree.commit,
+            location,
+            mime_type=mime_type,
+            change=change,
+            only_new=only_new,
+            if_match=if_match,
+            resource_id=resource_id,
+            origin=self.origin,
+        )
+        return MemorySession(self, location, commit, size, base)
+
+    # -- changes of names and attributes ----------------------------------------------------------
+    async def make_directory(self, location: Location, change: AttributeChange) -> Entry:
+        await self.faults.before("make_directory", location)
+        entry = self.tree.make_directory(location, change, self.origin)
+        self.faults.after("make_directory")
+        return entry
+
+    async def remove(self, location: Location, kind: Kind) -> None:
+        await self.faults.before("remove", location)
+        self.tree.remove(location, kind, self.origin)
+        self.faults.after("remove")
+
+    async def move(
+        self,
+        source: Location,
+        destination: Location,
+        kind: Kind,
+        *,
+        overwrite: bool = True,
+        exchange: bool = False,
+    ) -> None:
+        await self.faults.before("move", source)
+        self.tree.move(
+            source, destination, overwrite=overwrite, exchange=exchange, origin=self.origin
+        )
+        self.faults.after("move")
+
+    async def link(self, source: Location, destination: Location) -> Entry:
+        await self.faults.before("link", source)
+        entry = self.tree.link(source, destination, self.origin)
+        self.faults.after("link")
+        return entry
+
+    async def set_attributes(
+        self, location: Location, kind: Kind, change: AttributeChange
+    ) -> Entry:
+        await self.faults.before("set_attributes", location)
+        if Extension.PATCH not in self._extensions:
+            raise Unsupported("This server keeps no attributes.")
+        entry = self.tree.set_attributes(location, change, self.origin)
+        self.faults.after("set_attributes")
+        return entry
+
+    # -- change feed ------------------------------------------------------------------------------
+    @asynccontextmanager
+    async def changes(self) -> AsyncIterator[AsyncIterator[Change]]:
+        await self.faults.before("changes", Location(""))
+        send, receive = trio.open_memory_channel[Change | FilesfsError](math.inf)
+
+        def subscriber(origin: str, change: Change) -> None:
+            send.send_nowait(dataclasses.replace(change, own=origin == self.origin))
+
+        unsubscribe = self.tree.subscribe(subscriber)
+        self._feeds.append(send)
+        try:
+            yield _events(receive)
+        finally:
+            unsubscribe()
+            if send in self._feeds:
+                self._feeds.remove(send)
+
+    def drop_feeds(self, error: FilesfsError) -> None:
+        """End this client's running change feeds with `error`."""
+        feeds, self._feeds = self._feeds, []
+        for feed in feeds:
+            feed.send_nowait(error)
+
+
+async def _events(
+    receive: trio.MemoryReceiveChannel[Change | FilesfsError],
+) -> AsyncIterator[Change]:
+    async for item in receive:
+        if isinstance(item, FilesfsError):
+            raise item
+        yield item
+
+
+class MemorySession:
+    """An upload session of a MemoryBackend."""
+
+    def __init__(
+        self,
+        backend: MemoryBackend,
+        location: Location,
+        commit: partial[Entry],
+        size: int | None,
+        base: ETag | None,
+    ) -> None:
+        self._backend = backend
+        self._location = location
+        self._commit = commit
+        self._size = size
+        self._base = base
+        self._content = bytearray()
+        self._entry: Entry | None = None
+        self._cancelled = False
+
+    @property
+    def offset(self) -> int:
+        return len(self._content)
+
+    async def send(self, data: bytes | memoryview, *, final: bool = False) -> Entry | None:
+        await self._backend.faults.before("send", self._location)
+        self._check(len(data))
+        self._content += data
+        self._backend.faults.after("send")
+        if not final:
+            return None
+        if self._size is not None and self.offset != self._size:
+            raise InvalidRequest(f"{self.offset} bytes were sent of the {self._size} announced.")
+        await self._backend.faults.before("commit", self._location)
+        if self._entry is None:
+            self._entry = self._commit(content=bytes(self._content))
+        self._backend.faults.after("commit")
+        return self._entry
+
+    async def copy_base(self, length: int) -> None:
+        await self._backend.faults.before("copy_base", self._location)
+        if self._base is None:
+            raise InvalidRequest("This session was opened without a base version.")
+        part = self._backend.tree.versions[self._base][self.offset : self.offset + length]
+        if len(part) != length:
+            raise InvalidRequest(f"The base version ends before {self.offset + length} bytes.")
+        self._check(length)
+        self._content += part
+
+    async def cancel(self) -> None:
+        self._backend.faults.calls.append(("cancel", self._location))
+        await trio.lowlevel.checkpoint()
+        self._cancelled = True
+
+    def _check(self, length: int) -> None:
+        if self._cancelled:
+            raise Gone("The upload session was cancelled.")
+        if self._size is not None and self.offset + length > self._size:
+            raise InvalidRequest(f"More than the announced {self._size} bytes.")
+
+
+_conforms: type[FilesBackend] = MemoryBackend  # mypy holds the fake to the protocol
