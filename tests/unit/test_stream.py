@@ -1,0 +1,375 @@
+"""ReadStream: the right bytes of one version, each fetched once, errors told to those who wait."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from filesfs.domain import Entry, ETag, Kind, Location
+from filesfs.errors import Corrupted, Stale, Unavailable
+from filesfs.read.blocks import BLOCK_BYTES, BlockCache, DiskBlocks
+from filesfs.read.stream import ReadStream
+from filesfs.read.window import IN_FLIGHT, KIB, MIB
+
+CONTENT = random.Random(3).randbytes(10 * MIB + 12_345)
+
+
+def _entry(size: int = len(CONTENT), etag: str | None = '"e1"') -> Entry:
+    return Entry(
+        Location("bucket", "key"), Kind.FILE, size, "", 1, etag=ETag(etag) if etag else None
+    )
+
+
+class FakeReader:
+    """Content with a latency. `asked` are the ranges; `fail` says which requests go wrong."""
+
+    def __init__(
+        self,
+        content: bytes = CONTENT,
+        delay: Callable[[], float] = lambda: 1.0,
+        fail: Callable[[int, int], bool] = lambda offset, length: False,
+    ) -> None:
+        self.content = content
+        self.delay = delay
+        self.fail = fail
+        self.asked: list[tuple[int, int]] = []
+        self.running = 0
+        self.most_running = 0
+
+    async def read(self, entry: Entry, offset: int, length: int) -> bytes:
+        self.asked.append((offset, length))
+        self.running += 1
+        self.most_running = max(self.most_running, self.running)
+        try:
+            await trio.sleep(self.delay())
+        finally:
+            self.running -= 1
+        if self.fail(offset, length):
+            raise Unavailable("the fake says so")
+        return self.content[offset : offset + length]
+
+
+def _blocks_in(folder: Path) -> list[Path]:
+    return [file for file in folder.iterdir() if file.suffix != ".partial"]
+
+
+@pytest.fixture
+def cache() -> BlockCache:
+    return BlockCache(64 * MIB)
+
+
+@pytest.mark.trio
+async def test_reads_end_at_the_end(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, cache: BlockCache
+) -> None:
+    stream = ReadStream(FakeReader(), cache, nursery, _entry())
+    size = len(CONTENT)
+    assert await stream.read(size - 10, 100) == CONTENT[-10:]
+    assert await stream.read(size, 100) == b""
+    assert await stream.read(size + 5, 1) == b""
+    assert await stream.read(0, 0) == b""
+    await stream.aclose()
+
+
+@pytest.mark.trio
+async def test_a_file_read_through_is_fetched_once_and_ahead(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, cache: BlockCache
+) -> None:
+    reader = FakeReader()
+    stream = ReadStream(reader, cache, nursery, _entry())
+    got = [await stream.read(offset, 128 * KIB) for offset in range(0, len(CONTENT), 128 * KIB)]
+    assert b"".join(got) == CONTENT
+    assert sum(length for _, length in reader.asked) == len(CONTENT)
+    assert 2 <= reader.most_running <= IN_FLIGHT + 1
+    await stream.aclose()
+
+    requests = len(reader.asked)
+    again = ReadStream(reader, cache, nursery, _entry())
+    assert await again.read(3 * MIB, 2 * MIB) == CONTENT[3 * MIB : 5 * MIB]
+    assert len(reader.asked) == requests
+    await again.aclose()
+
+
+@pytest.mark.trio
+async def test_a_random_read_fetches_little(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, cache: BlockCache
+) -> None:
+    reader = FakeReader()
+    stream = ReadStream(reader, cache, nursery, _entry())
+    at = 5 * MIB + 3
+    assert await stream.read(at, 4096) == CONTENT[at : at + 4096]
+    assert reader.asked == [(5 * MIB, 64 * KIB)]
+    await stream.aclose()
+
+
+@pytest.mark.trio
+async def test_a_whole_block_is_not_copied(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, cache: BlockCache
+) -> None:
+    block = CONTENT[:BLOCK_BYTES]
+    stream = ReadStream(FakeReader(), cache, nursery, _entry())
+    cache.put('"e1":' + str(len(CONTENT)), 0, block)
+    assert await stream.read(0, BLOCK_BYTES) is block
+    assert (await stream.view(10, 20)).obj is block
+    await stream.aclose()
+
+
+@pytest.mark.trio
+async def test_reads_at_one_time_share_a_fetch(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, cache: BlockCache
+) -> None:
+    reader = FakeReader()
+    stream = ReadStream(reader, cache, nursery, _entry())
+    got = []
+
+    async def read(offset: int) -> None:
+        got.append(await stream.read(offset, 4096) == CONTENT[offset : offset + 4096])
+
+    async with trio.open_nursery() as readers:
+        for offset in range(6 * MIB, 6 * MIB + 64 * KIB, 4096):
+            readers.start_soon(read, offset)
+    assert got == [True] * 16
+    assert sum(length for _, length in reader.asked) <= 256 * KIB
+    assert len({start for start, _ in reader.asked}) == len(reader.asked)
+    await stream.aclose()
+
+
+@pytest.mark.trio
+async def test_another_version_is_fetched_anew(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, cache: BlockCache
+) -> None:
+    old = ReadStream(FakeReader(), cache, nursery, _entry())
+    await old.read(0, 4096)
+    changed = bytes(len(CONTENT))
+    new = ReadStream(FakeReader(changed), cache, nursery, _entry(etag='"e2"'))
+    assert await new.read(0, 4096) == changed[:4096]
+    assert await old.read(0, 4096) == CONTENT[:4096]
+    await old.aclose()
+    await new.aclose()
+
+
+@pytest.mark.trio
+async def test_an_error_is_told_to_the_read_and_the_next_one_tries_again(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, cache: BlockCache
+) -> None:
+    reader = FakeReader(fail=lambda offset, length: len(reader.asked) == 1)
+    stream = ReadStream(reader, cache, nursery, _entry())
+    with pytest.raises(Unavailable, match="the fake says so"):
+        await stream.read(0, 4096)
+    assert await stream.read(0, 4096) == CONTENT[:4096]
+    await stream.aclose()
+
+
+@pytest.mark.trio
+async def test_a_failed_prefetch_is_told_to_nobody_unless_one_waits(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, cache: BlockCache
+) -> None:
+    reader = FakeReader()
+    stream = ReadStream(reader, cache, nursery, _entry())
+    await stream.read(0, 128 * KIB)
+    await stream.read(128 * KIB, 128 * KIB)
+    reader.fail = lambda offset, length: True
+    await stream.read(256 * KIB - 4096, 4096)  # cached; what is ahead fails meanwhile
+    await trio.sleep(10)
+    assert reader.running == 0
+    reader.fail = lambda offset, length: False
+    assert await stream.read(256 * KIB, 128 * KIB) == CONTENT[256 * KIB : 384 * KIB]
+    reader.fail = lambda offset, length: True
+    await trio.sleep(10)
+    await stream.read(384 * KIB - 4096, 4096)
+    with pytest.raises(Unavailable):
+        await stream.read(5 * MIB, 128 * KIB)
+    await stream.aclose()
+
+
+@pytest.mark.parametrize(("etag", "error"), [('"e1"', Corrupted), (None, Stale)])
+@pytest.mark.parametrize("length", [1000, 300_000])
+@pytest.mark.trio
+async def test_an_answer_of_the_wrong_length_is_not_served(
+    nursery: trio.Nursery,
+    autojump_clock: trio.testing.MockClock,
+    cache: BlockCache,
+    etag: str | None,
+    error: type[Exception],
+    length: int,
+) -> None:
+    stream = ReadStream(FakeReader(bytes(1000)), cache, nursery, _entry(length + 500, etag))
+    with pytest.raises(error, match="the server answered"):
+        await stream.read(0, length + 500)
+    await stream.aclose()
+
+
+@pytest.mark.trio
+async def test_aclose_cancels_what_is_on_its_way(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, cache: BlockCache
+) -> None:
+    reader = FakeReader()
+    stream = ReadStream(reader, cache, nursery, _entry())
+    await stream.read(0, 128 * KIB)
+    await stream.read(128 * KIB, 128 * KIB)
+    await trio.testing.wait_all_tasks_blocked()
+    assert len(reader.asked) > 1
+    assert cache.share == 32 * MIB  # one reader has it all
+    started = trio.current_time()
+    errors = []
+
+    async def read() -> None:
+        try:
+            await stream.read(9 * MIB, 4096)
+        except Unavailable as error:
+            errors.append(str(error))
+
+    async with trio.open_nursery() as waiting:
+        waiting.start_soon(read)
+        await trio.testing.wait_all_tasks_blocked()
+        assert reader.running >= 1
+        await stream.aclose()
+    assert errors == ["the file was closed while it was being read"]
+    assert trio.current_time() == started
+    assert reader.running == 0
+    assert cache.share == 32 * MIB
+
+
+@pytest.mark.trio
+async def test_a_reader_who_is_cancelled_leaves_the_fetch_to_the_others(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, cache: BlockCache
+) -> None:
+    reader = FakeReader()
+    stream = ReadStream(reader, cache, nursery, _entry())
+    with trio.move_on_after(0.5) as scope:
+        await stream.read(0, 4096)
+    assert scope.cancelled_caught
+    assert await stream.read(0, 4096) == CONTENT[:4096]
+    assert len(reader.asked) == 1
+    await stream.aclose()
+
+
+@pytest.mark.trio
+async def test_without_memory_reads_still_work(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    stream = ReadStream(FakeReader(), BlockCache(0), nursery, _entry())
+    got = [await stream.read(offset, MIB) for offset in range(0, len(CONTENT), MIB)]
+    assert b"".join(got) == CONTENT
+    await stream.aclose()
+
+
+@pytest.mark.trio
+async def test_seeking_away_for_good_gives_up_what_was_ahead(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    content = bytes(512 * MIB)
+    cache = BlockCache(64 * MIB)
+    reader = FakeReader(content, delay=lambda: 100.0)
+    stream = ReadStream(reader, cache, nursery, _entry(len(content), '"z"'))
+    offset = 0
+    while not reader.running:  # until a read leaves something on its way
+        await stream.read(offset, MIB)
+        await trio.testing.wait_all_tasks_blocked()
+        offset += MIB
+    assert offset < 20 * MIB
+    async with trio.open_nursery() as readers:
+        for k in range(1, 6):
+            readers.start_soon(stream.read, k * 80 * MIB, 4096)
+        await trio.testing.wait_all_tasks_blocked()
+        assert reader.running == 5  # these alone
+    await stream.aclose()
+
+
+@pytest.mark.trio
+async def test_the_disk_serves_after_a_restart(nursery: trio.Nursery, tmp_path: Path) -> None:
+    reader = FakeReader(delay=lambda: 0)
+    stream = ReadStream(
+        reader, BlockCache(64 * MIB, DiskBlocks(tmp_path, 10**9)), nursery, _entry()
+    )
+    for offset in range(0, len(CONTENT), MIB):
+        await stream.read(offset, MIB)
+    await stream.aclose()
+    with trio.fail_after(20):
+        while len(_blocks_in(tmp_path)) < 11:
+            await trio.lowlevel.checkpoint()  # saves go on in the background
+
+    silent = FakeReader(fail=lambda offset, length: True)
+    again = ReadStream(silent, BlockCache(64 * MIB, DiskBlocks(tmp_path, 10**9)), nursery, _entry())
+    for offset in range(0, len(CONTENT), 300 * KIB):
+        assert await again.read(offset, 300 * KIB) == CONTENT[offset : offset + 300 * KIB]
+    assert silent.asked == []
+    await again.aclose()
+
+
+@pytest.mark.trio
+async def test_a_damaged_block_on_disk_is_fetched_again(
+    nursery: trio.Nursery, tmp_path: Path
+) -> None:
+    disk = DiskBlocks(tmp_path, 10**9)
+    version = f'"e1":{len(CONTENT)}'
+    disk.put(version, 0, b"!" * BLOCK_BYTES)
+    (file,) = _blocks_in(tmp_path)
+    file.write_bytes(file.read_bytes()[:-1])
+    reader = FakeReader(delay=lambda: 0)
+    stream = ReadStream(reader, BlockCache(MIB, disk), nursery, _entry())
+    assert await stream.read(0, 4096) == CONTENT[:4096]
+    assert len(reader.asked) == 1
+    await stream.aclose()
+
+
+@pytest.mark.trio
+async def test_a_guessed_version_does_not_go_to_disk(nursery: trio.Nursery, tmp_path: Path) -> None:
+    cache = BlockCache(64 * MIB, DiskBlocks(tmp_path, 10**9))
+    stream = ReadStream(FakeReader(delay=lambda: 0), cache, nursery, _entry(etag=None))
+    await stream.read(0, 2 * MIB)
+    await stream.aclose()
+    assert _blocks_in(tmp_path) == []
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    size=st.sampled_from([1, 4096, 100_000, BLOCK_BYTES, BLOCK_BYTES + 1, len(CONTENT)]),
+    memory=st.sampled_from([0, 300_000, 3 * MIB, 64 * MIB]),
+    failures=st.sampled_from([0.0, 0.2]),
+    reads=st.lists(
+        st.tuples(st.sampled_from(["next", "jump", "back", "near"]), st.integers(1, 2 * MIB)),
+        min_size=1,
+        max_size=25,
+    ),
+)
+def test_any_reads_give_the_right_bytes(
+    seed: int, size: int, memory: int, failures: float, reads: list[tuple[str, int]]
+) -> None:
+    rng = random.Random(seed)
+    content = CONTENT[:size]
+    reader = FakeReader(content, rng.random, lambda offset, length: rng.random() < failures)
+
+    async def one(stream: ReadStream, offset: int, length: int) -> None:
+        try:
+            data = await stream.read(offset, length)
+        except Unavailable:
+            assert failures
+        else:
+            assert data == content[offset : offset + length]
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            stream = ReadStream(reader, BlockCache(memory), nursery, _entry(size))
+            position = 0
+            async with trio.open_nursery() as readers:
+                for how, length in reads:
+                    start = {
+                        "next": position,
+                        "jump": rng.randrange(size),
+                        "back": max(0, position - 2 * length),
+                        "near": max(0, position + rng.randrange(-200_000, 200_000)),
+                    }[how]
+                    position = start + length
+                    readers.start_soon(one, stream, start, length)
+                    if rng.random() < 0.7:
+                        await trio.sleep(rng.random() * 2)
+            await stream.aclose()
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
