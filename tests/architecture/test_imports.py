@@ -15,7 +15,7 @@ from tests.architecture.source import SOURCES, Module, functions, modules
 MOST_LINES = 400  # a file has fewer
 MOST_LINES_OF_A_FUNCTION = 50  # and so has a function
 
-# Rooms by rank: an import goes to a lower rank, or stays in its room. Rooms of one rank are siblings.
+# Rooms by rank: an import goes to a lower rank or stays in its room. Those of one rank are siblings.
 RANKS = {
     "filesfs": {
         "cli": 6,
