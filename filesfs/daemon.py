@@ -31,6 +31,7 @@ from filesfs.read.blocks import BlockCache
 from filesfs.read.disk import DiskBlocks
 from filesfs.state.directories import DirectoryCache
 from filesfs.state.inodes import InodeTable
+from filesfs.state.names import NamePolicy
 from filesfs.write.journal import Journal, Replayer
 from filesfs.write.upload import Uploader
 
@@ -105,7 +106,7 @@ def _core(
         uid=settings.uid,
         gid=settings.gid,
         umask=settings.umask,
-        names=settings.names,
+        names=NamePolicy(settings.names),
         read_only=settings.read_only,
         xattr=settings.xattr,
         conflict_fail=settings.conflict_fail,
