@@ -1,0 +1,1 @@
+"""What the commands of `filesfs` do; cli.py reads their arguments."""

@@ -1,0 +1,168 @@
+"""`filesfs mount`: in the foreground, or in a process of its own that tells when it is ready.
+
+The process in the background is the same command in the foreground, with a pipe: it writes one
+line into it, "ready" or "failed CODE MESSAGE". It must not read arguments or print.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from filesfs.commands.mount_table import MOUNT_FAILURE, check_mountpoint
+from filesfs.commands.records import record
+from filesfs.config import MountSettings
+from filesfs.errors import AccessDenied, FilesfsError, Unavailable, UsageError
+
+READY_VARIABLE = "FILESFS_READY_FD"
+_READY_SECONDS = 120.0  # longer than the daemon's own deadlines together
+_LOG_BYTES = 10 << 20  # a longer log is put aside at the next mount
+
+
+def run_foreground(settings: MountSettings) -> int:
+    """Mount and serve until unmounted; the exit code. Raises UsageError."""
+    tell = _Teller(os.environ.pop(READY_VARIABLE, ""))
+    try:
+        _log_to_stderr(settings.log_level)
+        check_mountpoint(settings.mountpoint)
+        _make_cache_dir(settings.cache_dir)
+        with record(settings):
+            return _run_daemon(settings, tell.ready)
+    except UsageError as error:
+        tell.failed(error)
+        raise
+
+
+def run_background(settings: MountSettings, source: str, options: Sequence[str]) -> None:
+    """Mount in a process of its own; returns when it answers. Raises UsageError when it cannot."""
+    check_mountpoint(settings.mountpoint)
+    _make_cache_dir(settings.cache_dir)
+    log = settings.cache_dir / "filesfs.log"
+    process, ready = spawn(source, settings.mountpoint, options, log)
+    try:
+        wait_ready(process, ready, log)
+    except BaseException:
+        process.terminate()
+        raise
+    finally:
+        os.close(ready)
+
+
+def spawn(
+    source: str, mountpoint: Path, options: Sequence[str], log: Path
+) -> tuple[subprocess.Popen[bytes], int]:
+    """Start the mount's process; its pipe is for `wait_ready`, the caller closes it."""
+    if log.exists() and log.stat().st_size > _LOG_BYTES:
+        log.replace(log.with_suffix(".log.1"))
+    reading, writing = os.pipe()
+    arguments = ["mount", "-f", source, str(mountpoint)]
+    for text in options:
+        arguments += ["-o", text]
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "filesfs.cli", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            pass_fds=[writing],
+            env={**os.environ, READY_VARIABLE: str(writing)},
+            start_new_session=True,  # Ctrl-C in this terminal is not for it
+        )
+    os.close(writing)
+    return process, reading
+
+
+def wait_ready(process: subprocess.Popen[bytes], ready: int, log: Path) -> None:
+    """Until the mount answers. Raises UsageError with its reason when it does not."""
+    if not select.select([ready], [], [], _READY_SECONDS)[0]:
+        raise UsageError(f"the mount did not answer in {_READY_SECONDS:.0f} s; see {log}", 32)
+    word, _, rest = os.read(ready, 65536).decode("utf-8", "replace").partition(" ")
+    if word.strip() == "ready":
+        return
+    if word == "failed":
+        code, _, message = rest.rstrip("\n").partition(" ")
+        raise UsageError(message, int(code))
+    code = str(process.wait(10))
+    raise UsageError(f"the mount's process ended (exit code {code}); see {log}", MOUNT_FAILURE)
+
+
+class _Teller:
+    """The writing end of the pipe to whoever waits, if anybody does."""
+
+    def __init__(self, descriptor: str) -> None:
+        self._pipe = int(descriptor) if descriptor.isdigit() else None
+        if self._pipe is not None:
+            os.set_inheritable(self._pipe, False)
+
+    def ready(self) -> None:
+        self._tell("ready")
+
+    def failed(self, error: UsageError) -> None:
+        self._tell(f"failed {error.exit_code} {' '.join(str(error).split())}")
+
+    def _tell(self, line: str) -> None:
+        if self._pipe is None:
+            return
+        with contextlib.suppress(BrokenPipeError):  # whoever waited may have gone
+            os.write(self._pipe, f"{line}\n".encode())
+        os.close(self._pipe)
+        self._pipe = None
+
+
+def _run_daemon(settings: MountSettings, ready: Callable[[], None]) -> int:
+    from filesfs import daemon  # only here: pyfuse3 and httpx take a while to load
+
+    try:
+        return daemon.run(settings, ready)
+    except Exception as error:
+        raise _as_usage_error(error, settings) from error
+
+
+def _as_usage_error(error: BaseException, settings: MountSettings) -> BaseException:
+    """What the user is told; the error itself when it is none that we know."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    source = settings.source
+    if isinstance(error, Unavailable):
+        return UsageError(
+            f"no server answers at {source}: {error}; is it running (filesfs serve),"
+            " and is the address right?",
+            MOUNT_FAILURE,
+        )
+    if isinstance(error, AccessDenied):
+        return UsageError(
+            f"the server at {source} refuses: {error}; give a token that may,"
+            " with -o token_file=FILE",
+            MOUNT_FAILURE,
+        )
+    if isinstance(error, FilesfsError) and not isinstance(error, UsageError):
+        return UsageError(f"cannot mount {source}: {error}", MOUNT_FAILURE)
+    return error
+
+
+def _make_cache_dir(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"cannot make the cache folder {folder}: {error.strerror};"
+            " choose another with -o cache_dir=DIR",
+            MOUNT_FAILURE,
+        ) from None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(f"cannot write to the cache folder {folder}", MOUNT_FAILURE)
+
+
+def _log_to_stderr(level: str) -> None:
+    logging.basicConfig(
+        level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    if level != "debug":  # a line for each request would drown ours
+        logging.getLogger("httpx").setLevel("WARNING")
+        logging.getLogger("httpcore").setLevel("WARNING")

@@ -1,0 +1,39 @@
+"""`filesfs status`: what the daemons of the mounts say of themselves.
+
+It must not change anything.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from filesfs import control
+from filesfs.commands import mount_table
+from filesfs.commands.mount_table import Mounted
+from filesfs.commands.records import cache_dir_of
+from filesfs.errors import UsageError
+
+_ASK_SECONDS = 10.0
+
+
+def collect(mountpoint: Path | None) -> list[dict[str, Any]]:
+    """One answer for each mount, or for the one that is named. UsageError if there is none."""
+    if mountpoint is None:
+        return [_ask(mounted) for mounted in mount_table.filesfs_mounts()]
+    mounted = mount_table.find(mountpoint)
+    if mounted is None:
+        raise UsageError(f"no filesfs is mounted on {mountpoint}", 1)
+    return [_ask(mounted)]
+
+
+def _ask(mounted: Mounted) -> dict[str, Any]:
+    known = {"source": mounted.source, "mountpoint": str(mounted.mountpoint)}
+    if mount_table.is_dead(mounted.mountpoint):
+        return {**known, "state": "dead"}
+    folder = cache_dir_of(mounted)
+    try:
+        answer = control.ask(folder, "status", _ASK_SECONDS)
+    except (OSError, ValueError) as error:
+        return {**known, "state": "silent", "error": str(error), "cache_dir": str(folder)}
+    return {**known, "state": "serving", "cache_dir": str(folder), **answer}
