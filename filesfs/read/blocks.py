@@ -22,15 +22,12 @@ _Key = tuple[str, int]
 
 
 def version_of(entry: Entry) -> str:
-    """What names the content of an entry in the cache.
+    """What names the content of an entry in the cache: its etag, which is never used again.
 
-    The etag, with the size against servers whose etags promise less than ours. A plain server has
-    none: then place, time of the commit and size stand for it, good for the life of a mount but not
-    for the disk.
+    A plain server has none: then place, time of the commit and size stand for it, good for the life
+    of a mount but not for the disk.
     """
-    if entry.etag is not None:
-        return f"{entry.etag}:{entry.size}"
-    return f"{entry.location}@{entry.created_at}:{entry.size}"
+    return entry.etag or f"{entry.location}:{entry.created_at}:{entry.size}"
 
 
 @dataclass(slots=True)

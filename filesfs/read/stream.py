@@ -44,7 +44,7 @@ class _Fetch:
     ahead: bool
     data: bytes = b""
     error: Exception | None = field(
-        default_factory=lambda: Unavailable("the file was closed while it was being read")
+        default_factory=lambda: Unavailable("the mount ended while the file was being read")
     )
     waiting: int = 0
     done: trio.Event = field(default_factory=trio.Event)
@@ -103,12 +103,13 @@ class ReadStream:
         return await _gather(sources)
 
     async def aclose(self) -> None:
-        """Cancel what is on its way. Reads that still wait for it raise Unavailable."""
+        """Cancel what no read waits for. Reads that wait, as the handle moved on, go on."""
         if self._joined:
             self._cache.leave()
             self._joined = False
         for fetch in self._fetches:
-            fetch.scope.cancel()
+            if not fetch.waiting:
+                fetch.scope.cancel()
 
     # -- where bytes come from: all of this without an await --------------------------------------
     def _sources(self, offset: int, end: int) -> Iterator[_Source]:

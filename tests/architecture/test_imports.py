@@ -15,12 +15,14 @@ from tests.architecture.source import SOURCES, Module, functions, modules
 MOST_LINES = 400  # a file has fewer
 MOST_LINES_OF_A_FUNCTION = 50  # and so has a function
 
-# Rooms by rank: an import goes to a lower rank or stays in its room. Those of one rank are siblings.
+# Rooms by rank: an import goes to a lower rank or stays in its room. Equal ranks are siblings.
 RANKS = {
     "filesfs": {
-        "cli": 6,
-        "__main__": 6,
+        "cli": 7,
+        "__main__": 7,
+        "commands": 6,
         "daemon": 5,
+        "config": 4,
         "fuse": 4,
         "filesystem": 3,
         "state": 2,
@@ -96,6 +98,8 @@ def test_foreign_packages_stay_in_their_rooms(package: str, module: Module) -> N
 def test_the_programs_share_the_bodies_and_nothing_else(package: str, module: Module) -> None:
     other = "filesfs" if package == "files_server" else "files_server"
     allowed = {"filesfs.wire"} if package == "files_server" else set()
+    if module.name == "filesfs.cli":
+        allowed = {"files_server.auth"}  # `filesfs token` makes what the server reads
     wrong = {name for name in module.imports if name.split(".")[0] == other} - allowed
     assert not wrong, f"{module.shown} imports {sorted(wrong)}"
 
