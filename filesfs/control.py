@@ -1,7 +1,8 @@
-"""The daemon's control socket: `filesfs status` and `filesfs umount` talk to a running mount through it.
+"""The daemon's control socket: `filesfs status` and `filesfs umount` talk to a running mount
+through it.
 
-One JSON object a connection: the request is one line ("status" or "drain"), the answer one line of JSON. The socket
-lies in the cache folder, mode 0600. A leaf but for trio.
+One JSON object a connection: the request is one line ("status" or "drain"), the answer one line of
+JSON. The socket lies in the cache folder, mode 0600. A leaf but for trio.
 """
 
 from __future__ import annotations

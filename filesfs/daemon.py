@@ -1,6 +1,8 @@
-"""The daemon of one mount: puts the parts together, serves until unmounted or told to stop, drains, unmounts.
+"""The daemon of one mount: puts the parts together, serves until unmounted or told to stop, drains,
+unmounts.
 
-Composition root: nothing is decided here but the order. pyfuse3's state is global, so a process has one mount.
+Composition root: nothing is decided here but the order. pyfuse3's state is global, so a process has
+one mount.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import trio
 
 from filesfs import control, notify
 from filesfs.backend.http import HttpBackend, connect_backend
+from filesfs.backend.settings import BackendSettings
 from filesfs.config import MountSettings
 from filesfs.domain import Entry, Kind
 from filesfs.errors import FilesfsError, NotFound, UsageError
@@ -32,7 +35,8 @@ from filesfs.read.disk import DiskBlocks
 from filesfs.state.directories import DirectoryCache
 from filesfs.state.inodes import InodeTable
 from filesfs.state.names import NamePolicy
-from filesfs.write.journal import Journal, Replayer
+from filesfs.write.journal import Journal
+from filesfs.write.replay import Replayer
 from filesfs.write.upload import Uploader
 
 log = logging.getLogger(__name__)
@@ -43,10 +47,12 @@ _MAX_TASKS = 1000
 _READAHEAD_KIB = 4096
 _DRAIN_SECONDS = 60.0
 _ANSWER_SECONDS = 30.0
+_REPLAY_SECONDS = 5.0
 
 
 def run(settings: MountSettings, ready: Callable[[], None]) -> int:
-    """Mount, call `ready` once the mount answers, serve until it is unmounted. Returns the exit code.
+    """Mount, call `ready` once the mount answers, serve until it is unmounted. Returns the exit
+    code.
 
     UsageError: what is wrong and what to do, in one line.
     """
@@ -55,10 +61,10 @@ def run(settings: MountSettings, ready: Callable[[], None]) -> int:
 
 
 async def _run(settings: MountSettings, ready: Callable[[], None]) -> int:
-    backend = await connect_backend(settings.backend_settings())
+    backend = await connect_backend(_backend_settings(settings))
     try:
         root = await _root_entry(backend, settings)
-        journal = Journal.open(settings.cache_dir, backend.server_id)
+        journal = Journal.open(settings.cache_dir, _backend_settings(settings).server_id)
         try:
             async with trio.open_nursery() as nursery:
                 core = _core(settings, backend, root, journal, nursery)
@@ -70,6 +76,18 @@ async def _run(settings: MountSettings, ready: Callable[[], None]) -> int:
         with trio.CancelScope(shield=True), trio.move_on_after(5):
             await backend.aclose()
     return 0
+
+
+def _backend_settings(settings: MountSettings) -> BackendSettings:
+    return BackendSettings(
+        base_url=settings.source.url,
+        unix_socket=settings.source.socket,
+        token=settings.token,
+        timeout=settings.timeout,
+        ca_file=settings.ca_file,
+        client_cert=settings.cert_file,
+        client_key=settings.key_file,
+    )
 
 
 async def _root_entry(backend: HttpBackend, settings: MountSettings) -> Entry | None:
@@ -133,7 +151,7 @@ async def _serve(
     async with _mounted(settings, filesystem), trio.open_nursery() as nursery:
         nursery.start_soon(filesystem.coherence.run)
         nursery.start_soon(_signals)
-        nursery.start_soon(_replay, journal, core)
+        nursery.start_soon(_replay, journal, filesystem)
         nursery.start_soon(control.serve, settings.cache_dir, _commands(settings, filesystem))
         nursery.start_soon(_announce, settings.mountpoint, ready)
         await pyfuse3.main(max_tasks=_MAX_TASKS)
@@ -189,18 +207,21 @@ async def _signals() -> None:
             pyfuse3.terminate()
 
 
-async def _replay(journal: Journal, core: Core) -> None:
-    """What an earlier daemon could not bring up."""
-    pending = journal.pending()
-    if not pending:
-        return
-    log.warning("bringing up %d changes that an earlier mount left in the journal", len(pending))
-    while journal.pending():
-        try:
-            await Replayer(journal, core.backend).run()
-        except FilesfsError as error:
-            log.warning("the journal waits: %s", error)
-        await trio.sleep(5)
+async def _replay(journal: Journal, filesystem: Filesystem) -> None:
+    """What a close() could not bring up, in this daemon's life or an earlier one's."""
+    if journal.pending():
+        log.warning("%d changes of an earlier mount go up now", len(journal.pending()))
+    while True:
+        waiting = journal.replayable()
+        if waiting:
+            try:
+                await Replayer(journal, filesystem.core.backend).run()
+            except FilesfsError as error:
+                log.warning("the journal waits: %s", error)
+            for record in waiting:
+                for location in record.locations:
+                    filesystem.coherence.doubt_directory(location.parent)
+        await trio.sleep(_REPLAY_SECONDS)
 
 
 def _commands(settings: MountSettings, filesystem: Filesystem) -> Mapping[str, control.Answer]:
@@ -218,6 +239,7 @@ def _commands(settings: MountSettings, filesystem: Filesystem) -> Mapping[str, c
             "open_files": len(filesystem.files.handles),
             "cached_bytes": core.blocks.used_bytes,
             "unsent_files": filesystem.files.unsent(),
+            "journal_records": len(core.journal.pending()) if core.journal else 0,
             "extensions": sorted(core.backend.extensions),
         }
 
@@ -229,7 +251,9 @@ def _commands(settings: MountSettings, filesystem: Filesystem) -> Mapping[str, c
 
 
 def clear_dead_mount(mountpoint: Path) -> bool:
-    """Detach what a killed daemon left behind ("Transport endpoint is not connected"). True if it did."""
+    """Detach what a killed daemon left behind ("Transport endpoint is not connected"). True if it
+    did.
+    """
     try:
         mountpoint.stat()
     except OSError as error:

@@ -1,7 +1,8 @@
 """Filesystem: what a path operation means. Knows neither pyfuse3 nor httpx.
 
-The parts, in the order a request goes through them: `tree` finds nodes, `files` has their bytes, `namespace` and
-`rename` change names, `attributes` show and change what stat tells, `coherence` hears of others' changes.
+The parts, in the order a request goes through them: `tree` finds nodes, `files` has their bytes,
+`namespace` and `rename` change names, `attributes` show and change what stat tells, `coherence`
+hears of others' changes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Attributes: what stat shows of a node, and chmod, chown, utimensat, xattrs.
 
-What is not on the server yet, or has bytes on the way there, keeps its changes for that commit; everything else is
-one PATCH.
+What is not on the server yet, or has bytes on the way there, keeps its changes for that commit;
+everything else is one PATCH.
 """
 
 from __future__ import annotations
@@ -156,7 +156,9 @@ class AttributeView:
         self.learned(node, entry)
 
     def learned(self, node: Node, entry: Entry) -> None:
-        """The server's answer about this node's attributes; its version stays what the open handles have."""
+        """The server's answer about this node's attributes; its version stays what the open handles
+        have.
+        """
         if node.entry is not None and node.opens:
             attributes = entry.attributes
             entry = replace(node.entry, attributes=attributes, mime_type=entry.mime_type)

@@ -1,4 +1,5 @@
-"""Coherence: what others change, as the change feed tells it, drops what we and the kernel have cached of it.
+"""Coherence: what others change, as the change feed tells it, drops what we and the kernel have
+cached of it.
 
 It must not fetch anything: a doubt is enough, the next use asks.
 """
@@ -6,6 +7,7 @@ It must not fetch anything: a doubt is enough, the next use asks.
 from __future__ import annotations
 
 import logging
+
 import trio
 
 from filesfs.domain import Change, Location
@@ -59,6 +61,16 @@ class Coherence:
         if not change.own:
             for location in change.locations:
                 self._doubt(location, change.operation)
+
+    def doubt_directory(self, location: Location) -> None:
+        """Something changed below this directory without an event: ask for all of it again."""
+        node = self._tree.find(location)
+        if node is None:
+            return
+        known = self._core.directories.known(node)
+        for name in list(known.entries) if known is not None else []:
+            self._core.directories.doubt(node, name)
+            self._core.kernel.entry_changed(node.inode, name)
 
     def _doubt(self, location: Location, operation: Operation) -> None:
         root = self._core.rules.root

@@ -1,4 +1,5 @@
-"""Content: what one inode's open handles share. Its version, its dirty bytes, and one commit at a time.
+"""Content: what one inode's open handles share. Its version, its dirty bytes, and one commit at a
+time.
 
 It must not know names or directories: those who call it do.
 """
@@ -26,9 +27,7 @@ class NodeReader:
         self._location = location
 
     async def read(self, entry: Entry, offset: int, length: int) -> bytes:
-        return await self._backend.read(
-            replace(entry, location=self._location()), offset, length
-        )
+        return await self._backend.read(replace(entry, location=self._location()), offset, length)
 
 
 class Content:
@@ -40,7 +39,8 @@ class Content:
         self.buffer: WriteBuffer | None = None
         self.base: Entry | None = None  # the version that the clean parts of `buffer` are of
         self.base_stream: ReadStream | None = None
-        self.touched = False  # must be committed even if no byte differs (O_TRUNC of an empty file, ...)
+        # must be committed even if no byte differs (O_TRUNC of an empty file, ...)
+        self.touched = False
         self.kept: JournalId | None = None  # the journal has it, since the server could not take it
         self.committing = 0
         self.error: BaseException | None = None

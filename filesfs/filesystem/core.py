@@ -1,4 +1,6 @@
-"""What the parts of the file system share: settings, the caller, stat values, the owners. No policy, no I/O."""
+"""What the parts of the file system share: settings, the caller, stat values, the owners. No
+policy, no I/O.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,9 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Stat:
-    """What stat(2) shows. Times are nanoseconds, `mode` without the file type, `ttl` seconds for the kernel."""
+    """What stat(2) shows. Times are nanoseconds, `mode` without the file type, `ttl` seconds for
+    the kernel.
+    """
 
     inode: Inode
     kind: Kind
@@ -66,7 +70,7 @@ class Stat:
 
 
 class Kernel(Protocol):
-    """What the file system tells the kernel, without waiting for it: implemented by fuse/kernel.py."""
+    """What the file system tells the kernel, without waiting: see fuse/kernel.py."""
 
     def entry_changed(self, parent: Inode, name: bytes) -> None: ...
 
@@ -74,7 +78,9 @@ class Kernel(Protocol):
 
 
 class NamespaceLock:
-    """Commits of new files share it; a rename of a directory has it alone, so that no path changes under a commit."""
+    """Commits of new files share it; a rename of a directory has it alone, so that no path changes
+    under a commit.
+    """
 
     def __init__(self) -> None:
         self._condition = trio.Condition()
@@ -123,7 +129,9 @@ class Core:
         return self.clock() + self.clock_offset
 
     def saw_commit(self, entry: Entry, before: int) -> None:
-        """Learn the server's clock from a change that it has just stamped; `before` is when we asked."""
+        """Learn the server's clock from a change that it has just stamped; `before` is when we
+        asked.
+        """
         if entry.attributes.changed_ns is not None:
             middle = (before + self.clock()) // 2
             self.clock_offset = entry.attributes.changed_ns - middle
@@ -135,7 +143,9 @@ class Core:
         return node
 
     def touched(self, node: Node, when: int | None = None) -> None:
-        """A name in this directory changed: its times, as the server stamps them in the same transaction."""
+        """A name in this directory changed: its times, as the server stamps them in the same
+        transaction.
+        """
         if node.entry is not None:
             stamp = max(when or self.now(), node.entry.attributes.modified_ns or 0)
             attributes = replace(node.entry.attributes, modified_ns=stamp, changed_ns=stamp)

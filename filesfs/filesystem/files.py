@@ -1,7 +1,8 @@
 """Files: open, read, write, and the commit that close() and fsync() wait for.
 
-A write goes to the inode's buffer; FLUSH and FSYNC commit it and tell the truth; RELEASE hands what an mmap wrote
-after the last FLUSH to a background commit. It must not change names: namespace.py does.
+A write goes to the inode's buffer; FLUSH and FSYNC commit it and tell the truth; RELEASE hands what
+an mmap wrote after the last FLUSH to a background commit. It must not change names: namespace.py
+does.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ import trio
 from filesfs.domain import AttributeChange, Entry, Handle, Kind
 from filesfs.errors import (
     Conflict,
-    FileSystemError,
     FilesfsError,
+    FileSystemError,
     Gone,
     NotFound,
     PreconditionFailed,
@@ -83,7 +84,9 @@ class Files:
         return keep
 
     async def _revalidate(self, node: Node, *, readable: bool) -> None:
-        """Strict open: is the name still this resource, and in which version? Small content comes along."""
+        """Strict open: is the name still this resource, and in which version? Small content comes
+        along.
+        """
         assert node.entry is not None
         stamp = self._core.directories.stamp()
         try:
@@ -95,7 +98,8 @@ class Files:
         if _unsent(node):
             return  # written through another handle while we asked
         if version_of(entry) != version_of(node.entry) and node.opens:
-            self._core.inodes.detach(node)  # open handles keep the old version; the name gets a new inode
+            # open handles keep the old version; the name gets a new inode
+            self._core.inodes.detach(node)
             self._other_resource(node)
         self._core.inodes.set_entry(node, entry)
         if node.names:
@@ -129,7 +133,7 @@ class Files:
         return b"" if stream is None else await stream.read(offset, length)
 
     async def _stream(self, handle: FileHandle) -> ReadStream | None:
-        """The handle's stream of the inode's version; a commit through another handle moves it on."""
+        """The handle's stream of the inode's version; another handle's commit moves it on."""
         entry = handle.node.entry
         if entry is None:
             return None
@@ -230,8 +234,11 @@ class Files:
     async def _commit(self, node: Node, content: Content) -> None:
         try:
             await self._send(node, content)
-        except (Gone, NotFound) if node.entry is not None else ():
-            log.info("%s: removed by another client while it was written", self._tree.location(node))
+        except (Gone, NotFound):
+            if node.local:
+                raise
+            where = self._tree.location(node)
+            log.info("%s: removed by another client while it was written", where)
             self.nameless(node)
         except PreconditionFailed as error:
             await self._keep(node, content)
@@ -307,7 +314,7 @@ class Files:
 
     async def _bring_up(self, node: Node) -> None:
         try:
-            while await self._not_up(node):
+            while await self._not_up(node):  # noqa: ASYNC110  # no event tells: the server is away
                 await trio.sleep(_RETRY_SECONDS)
         finally:
             self._retrying.discard(node)
@@ -359,7 +366,9 @@ class Files:
         return sum(1 for node in self._core.inodes if node.content is not None and _unsent(node))
 
     async def drain(self) -> None:
-        """Commit all that is dirty: before an unmount. Errors are logged, the journal keeps the data."""
+        """Commit all that is dirty: before an unmount. Errors are logged, the journal keeps the
+        data.
+        """
         for node in self._core.inodes:
             if isinstance(node.content, Content) and node.content.dirty:
                 try:

@@ -1,7 +1,9 @@
-"""Namespace: what changes names. mkdir, create, link, unlink, rmdir, and everything else but rename.
+"""Namespace: what changes names. mkdir, create, link, unlink, rmdir, and everything else but
+rename.
 
-The server decides and stamps; what is not on the server yet is changed here alone. The kernel serialises changes of
-one directory; what it does not (a commit under way) is held off by the content's lock.
+The server decides and stamps; what is not on the server yet is changed here alone. The kernel
+serialises changes of one directory; what it does not (a commit under way) is held off by the
+content's lock.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ class Namespace:
     async def create(
         self, parent: Node, name: bytes, mode: int, flags: int, caller: Caller
     ) -> tuple[Node, Handle, bool]:
-        """A new file, open. It stays local until its first close or fsync, unless O_EXCL is asked for."""
+        """A new file, open. It stays local until its first close or fsync, unless O_EXCL is asked
+        for.
+        """
         self._check(parent, Kind.FILE)
         existing = await self._tree.child(parent, name)
         if existing is not None:
@@ -112,9 +116,7 @@ class Namespace:
             raise FileSystemError(errno.ENAMETOOLONG if target else errno.ENOENT)
         change = self._creation(parent, 0o777, Caller(caller.uid, caller.gid, 0))
         await self._refuse_existing(parent, name)
-        node = await self._put(
-            parent, name, target, Kind.SYMLINK.value, change, Kind.SYMLINK
-        )
+        node = await self._put(parent, name, target, Kind.SYMLINK.value, change, Kind.SYMLINK)
         node.target = target
         return node
 

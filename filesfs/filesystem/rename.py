@@ -1,7 +1,8 @@
 """Renaming: one MOVE at the server, or none at all for what is not there yet.
 
-A directory is renamed alone (NamespaceLock): no commit of a new file below it may be under way. Afterwards the nodes
-hang elsewhere and their paths follow, because a path is made of names and never stored.
+A directory is renamed alone (NamespaceLock): no commit of a new file below it may be under way.
+Afterwards the nodes hang elsewhere and their paths follow, because a path is made of names and
+never stored.
 """
 
 from __future__ import annotations
@@ -28,9 +29,7 @@ class Renaming:
         self._files = files
         self._namespace = namespace
 
-    async def rename(
-        self, old: tuple[Node, bytes], new: tuple[Node, bytes], flags: int
-    ) -> None:
+    async def rename(self, old: tuple[Node, bytes], new: tuple[Node, bytes], flags: int) -> None:
         """rename(2) and renameat2(2). Errors are the kernel's own, in its order."""
         if flags & ~(NOREPLACE | EXCHANGE) or flags == NOREPLACE | EXCHANGE:
             raise FileSystemError(errno.EINVAL)
@@ -164,7 +163,9 @@ class Renaming:
     def _hang(
         self, source: Node, target: Node | None, old: tuple[Node, bytes], new: tuple[Node, bytes]
     ) -> None:
-        """A file that is not on the server yet: only its place changes. What it covers stays until it commits."""
+        """A file that is not on the server yet: only its place changes. What it covers stays until
+        it commits.
+        """
         if target is not None:
             covered = self._core.directories.of(new[0]).entries.get(new[1])
             self._namespace.disappeared(target, *new)
@@ -184,9 +185,7 @@ class Renaming:
         if source.kind is Kind.DIRECTORY and entry.resource_id is None:
             self._core.directories.drop(source)
 
-    def _swap_names(
-        self, source: Node, old: tuple[Node, bytes], new: tuple[Node, bytes]
-    ) -> None:
+    def _swap_names(self, source: Node, old: tuple[Node, bytes], new: tuple[Node, bytes]) -> None:
         inodes = self._core.inodes
         inodes.add_name(source, *new)
         source.names.remove(new)
@@ -213,9 +212,7 @@ class Renaming:
         for node in (old[0], new[0]):
             self._core.touched(node, now)
 
-    def _count_links(
-        self, source: Node, target: Node | None, from_: Node, into: Node
-    ) -> None:
+    def _count_links(self, source: Node, target: Node | None, from_: Node, into: Node) -> None:
         if source.kind is Kind.DIRECTORY:
             self._namespace.count_link(from_, -1)
             self._namespace.count_link(into, 1)

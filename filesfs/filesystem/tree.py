@@ -1,4 +1,5 @@
-"""Tree: from a name to a node, and a directory's listing. Local state first, then what is cached, then one request.
+"""Tree: from a name to a node, and a directory's listing. Local state first, then what is cached,
+then one request.
 
 It must not change anything on the server.
 """
@@ -21,7 +22,8 @@ from filesfs.state.inodes import Node
 
 log = logging.getLogger(__name__)
 
-# Single lookups in one directory after which its whole listing is fetched instead: a walk, not a visit.
+# Single lookups in one directory after which its whole listing is fetched instead: a walk, not a
+# visit.
 _LOOKUPS_BEFORE_LISTING = 4
 # A busy directory may overtake an answer; this often it is asked for again.
 _TRIES = 3
@@ -62,7 +64,7 @@ class Tree:
         return self.location(parent).child(self.wire_name(parent, name))
 
     def located(self, node: Node) -> Entry:
-        """The node's entry under its present location (a rename above it does not touch entries)."""
+        """The node's entry under its present location (a rename above leaves entries alone)."""
         assert node.entry is not None
         return replace(node.entry, location=self.location(node))
 
@@ -91,7 +93,9 @@ class Tree:
 
     # -- nodes ------------------------------------------------------------------------------------
     def adopt(self, parent: Node, name: bytes, entry: Entry) -> Node:
-        """The node for an answer about this name. A version that an open node cannot show gets a new one."""
+        """The node for an answer about this name. A version that an open node cannot show gets a
+        new one.
+        """
         inodes = self._core.inodes
         node = inodes.find(entry)
         if node is not None and (node.kind is not entry.kind or self._pinned(node, entry)):
@@ -117,7 +121,9 @@ class Tree:
 
     # -- lookup -----------------------------------------------------------------------------------
     async def child(self, parent: Node, name: bytes, *, strict: bool = False) -> Node | None:
-        """The node under this name, None if there is none. `strict` asks the server whatever is cached."""
+        """The node under this name, None if there is none. `strict` asks the server whatever is
+        cached.
+        """
         directory = self._core.directories.known(parent)
         if directory is not None and name in directory.local:
             return directory.local[name]
@@ -165,7 +171,9 @@ class Tree:
 
     # -- listing ----------------------------------------------------------------------------------
     async def listing(self, node: Node) -> Directory:
-        """The directory, complete. Concurrent callers share one fetch that began after their last change."""
+        """The directory, complete. Concurrent callers share one fetch that began after their last
+        change.
+        """
         for attempt in itertools.count(1):
             fresh = self._core.directories.complete(node)
             if fresh is not None:
@@ -186,7 +194,9 @@ class Tree:
         return directory
 
     async def _fetch(self, node: Node, directory: Directory, *, last: bool) -> bool:
-        """One request. False when a change overtook it; the last try's answer is shown, not trusted."""
+        """One request. False when a change overtook it; the last try's answer is shown, not
+        trusted.
+        """
         done = trio.Event()
         mutations, stamp = directory.mutations, self._core.directories.stamp()
         self._fetches[node] = (mutations, done)

@@ -1,7 +1,7 @@
 """The guard around every FUSE operation, and the only table from errors to errno.
 
-pyfuse3 ends the mount on any exception but FUSEError, so nothing else may leave here. Deadlines are the backend's:
-each request has one, so each operation ends.
+pyfuse3 ends the mount on any exception but FUSEError, so nothing else may leave here. Deadlines are
+the backend's: each request has one, so each operation ends.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _ERRNO: tuple[tuple[type[Exception], int, int], ...] = (
 
 
 def errno_of(error: Exception) -> tuple[int, int]:
-    """(errno, log level) of an error; what has no row is a bug: EIO, with a traceback in the log."""
+    """(errno, log level) of an error; without a row it is a bug: EIO and a traceback in the log."""
     if isinstance(error, errors.FileSystemError):
         return error.code, logging.DEBUG
     if isinstance(error, errors.Conflict):

@@ -1,7 +1,8 @@
 """Telling the kernel what changed, from a thread of its own.
 
-Invalidation can block on the kernel's locks, which a request that we are serving may hold: never call it from a
-handler. The queue is unbounded, but a doubt that is already queued is not queued again.
+Invalidation can block on the kernel's locks, which a request that we are serving may hold: never
+call it from a handler. The queue is unbounded, but a doubt that is already queued is not queued
+again.
 """
 
 from __future__ import annotations

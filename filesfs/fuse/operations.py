@@ -1,15 +1,13 @@
 """Operations: pyfuse3's calls translated into the file system's. No I/O, no policy.
 
-Each method answers through the guard; between a reply that hands an inode to the kernel and `remember` there is no
-await, so that a forget cannot come between.
+Each method answers through the guard; between a reply that hands an inode to the kernel and
+`remember` there is no await, so that a forget cannot come between.
 """
 
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Sequence
-from typing import Any
 
 import pyfuse3
 
@@ -85,9 +83,7 @@ class Operations(pyfuse3.Operations):
     async def mkdir(
         self, parent_inode: int, name: bytes, mode: int, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
-        node = await self._fs.namespace.mkdir(
-            self._node(parent_inode), name, mode, _caller(ctx)
-        )
+        node = await self._fs.namespace.mkdir(self._node(parent_inode), name, mode, _caller(ctx))
         return await self._entered(node)
 
     async def symlink(
@@ -106,9 +102,7 @@ class Operations(pyfuse3.Operations):
         )
         return await self._entered(node)
 
-    async def unlink(
-        self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext
-    ) -> None:
+    async def unlink(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
         await self._fs.namespace.unlink(self._node(parent_inode), name)
 
     async def rmdir(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
@@ -131,9 +125,7 @@ class Operations(pyfuse3.Operations):
         return await self._fs.attributes.readlink(self._node(inode))
 
     # -- attributes -------------------------------------------------------------------------------
-    async def getattr(
-        self, inode: int, ctx: pyfuse3.RequestContext
-    ) -> pyfuse3.EntryAttributes:
+    async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
         node = self._node(inode)
         await self._fs.attributes.fresh(node)
         return await self._attributes(node)
@@ -183,9 +175,7 @@ class Operations(pyfuse3.Operations):
         )
         return pyfuse3.FileInfo(fh=handle, keep_cache=keep), await self._entered(node)
 
-    async def open(
-        self, inode: int, flags: int, ctx: pyfuse3.RequestContext
-    ) -> pyfuse3.FileInfo:
+    async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
         handle, keep = await self._fs.files.open(self._node(inode), flags, _caller(ctx))
         return pyfuse3.FileInfo(fh=handle, keep_cache=keep)
 
@@ -261,9 +251,7 @@ class Operations(pyfuse3.Operations):
         node = self._node(inode)
         await self._fs.attributes.set_xattr(node, _text(name), value, _caller(ctx))
 
-    async def removexattr(
-        self, inode: int, name: bytes, ctx: pyfuse3.RequestContext
-    ) -> None:
+    async def removexattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
         self._need_xattr()
         await self._fs.attributes.set_xattr(self._node(inode), _text(name), None, _caller(ctx))
 
@@ -274,5 +262,3 @@ class Operations(pyfuse3.Operations):
 
 def _text(name: bytes) -> str:
     return name.decode("utf-8", "surrogateescape")
-
-

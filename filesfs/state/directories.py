@@ -1,7 +1,9 @@
-"""DirectoryCache: what the server said is in each directory, what it said is not, and what only we have.
+"""DirectoryCache: what the server said is in each directory, what it said is not, and what only we
+have.
 
-Sync throughout. It must not fetch: the filesystem layer does, and hands the answers in. An answer is fresh while the
-change feed has been connected without a gap since it was taken, and otherwise for `ttl` seconds.
+Sync throughout. It must not fetch: the filesystem layer does, and hands the answers in. An answer
+is fresh while the change feed has been connected without a gap since it was taken, and otherwise
+for `ttl` seconds.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ class Stamp:
 
 @dataclass(slots=True)
 class Directory:
-    """One directory. `entries` is complete when `listed` is fresh; single answers have stamps of their own."""
+    """One directory. `entries` is complete when `listed` is fresh; single answers have stamps of
+    their own.
+    """
 
     entries: dict[bytes, Entry] = field(default_factory=dict)
     listed: Stamp | None = None
@@ -53,7 +57,9 @@ class DirectoryCache:
 
     # -- freshness --------------------------------------------------------------------------------
     def feed_connected(self, *, gap: bool) -> None:
-        """The feed runs. `gap`: events may have been missed, so what was taken before stays on its ttl."""
+        """The feed runs. `gap`: events may have been missed, so what was taken before stays on its
+        ttl.
+        """
         if gap or self._generation == 0:
             self._generation += 1
             self._events.clear()

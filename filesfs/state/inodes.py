@@ -1,7 +1,8 @@
 """InodeTable: which inode stands for which resource, and how often the kernel holds it.
 
-All methods are sync, hence atomic. It must not talk to the server nor to the kernel. A node stays in the table while
-the kernel holds a lookup, a handle is open, something of it is not on the server yet, or a node below it lives.
+All methods are sync, hence atomic. It must not talk to the server nor to the kernel. A node stays
+in the table while the kernel holds a lookup, a handle is open, something of it is not on the server
+yet, or a node below it lives.
 """
 
 from __future__ import annotations
@@ -13,13 +14,16 @@ from dataclasses import dataclass, field
 from filesfs.domain import AttributeChange, Entry, Inode, Kind, Location
 
 ROOT = Inode(1)
-# Inodes of what is not on the server yet, until it gets a resource id to derive its number from after a forget.
+# Inodes of what is not on the server yet, until it gets a resource id to derive its number from
+# after a forget.
 _FIRST_LOCAL = 1 << 62
 
 
 @dataclass(slots=True, eq=False)
 class Node:
-    """One inode. Mutated by InodeTable and, in the fields below the line, by the filesystem layer alone."""
+    """One inode. Mutated by InodeTable and, in the fields below the line, by the filesystem layer
+    alone.
+    """
 
     inode: Inode
     kind: Kind
@@ -89,7 +93,9 @@ class InodeTable:
         return node
 
     def new_for(self, entry: Entry) -> Node:
-        """A node for a resource seen for the first time, or in a version that its old node cannot show."""
+        """A node for a resource seen for the first time, or in a version that its old node cannot
+        show.
+        """
         inode = derived_inode(identity(entry))
         if inode in self._by_inode:
             self._next_local += 1

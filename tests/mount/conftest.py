@@ -1,4 +1,6 @@
-"""One server and one mount a test module: starting them costs a second, and tests use folders of their own."""
+"""One server and one mount a test module: starting them costs a second, and tests use folders of
+their own.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A real mount for tests: a daemon in a process of its own, unmounted and ended whatever happens."""
+"""A real mount for tests: a daemon in a process of its own, ended whatever happens."""
 
 from __future__ import annotations
 
