@@ -1,7 +1,7 @@
 """The command line: argv to settings, errors to one line and an exit code.
 
-It must not do the work: filesfs.commands does, and files_server behind `serve` and `token`. Those
-and all that is slow to load are imported where they are needed.
+It must not do the work: filesfs.commands does, and files_server, which `serve` becomes. What is
+slow to load is imported where it is needed.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 32 mounting or unmounting failed (as mount(8)).
 `serve` adds 3 (cannot listen) and 4 (the data folder).
@@ -88,8 +88,6 @@ def serve(
     ] = None,
 ) -> None:
     """Run the Files server. All other options are the server's: `filesfs serve -- --help`."""
-    from files_server import serve as server
-
     arguments = list(context.args)
     if data_dir is None and not _data_dir_elsewhere(arguments):
         data_dir = _default_data_dir()
@@ -97,7 +95,8 @@ def serve(
     for name, value in given.items():
         if value is not None:
             arguments += [name, str(value)]
-    raise typer.Exit(server.main(arguments))
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-m", "files_server.serve", *arguments])
 
 
 @app.command()
@@ -152,11 +151,11 @@ def token(
     buckets: Annotated[str, typer.Option(help="patterns of bucket names, with commas")] = "*",
 ) -> None:
     """Make a bearer token: prints it, and the line for the server's tokens file."""
-    from files_server import auth
+    from files_server.auth import TokensError, new_token
 
     try:
-        secret, line = auth.new_token(name, rights, buckets)
-    except auth.TokensError as error:
+        secret, line = new_token(name, rights, buckets)
+    except TokensError as error:
         raise UsageError(str(error)) from None
     print(f"token, for the client's token_file (shown this once):\n{secret}\n")
     print(f"line, for the server's --tokens-file:\n{line}")

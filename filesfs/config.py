@@ -1,4 +1,4 @@
-"""The settings of one mount: frozen values, from -o options, environment and a TOML file. A leaf.
+"""The settings of one mount: frozen values, from -o options, environment and a TOML file.
 
 It must not connect, mount or make folders: it says what was asked for, not whether it works.
 """
@@ -17,6 +17,7 @@ from typing import Any, Literal, Self, cast
 from urllib.parse import urlsplit
 
 from filesfs import options
+from filesfs.backend.settings import BackendSettings
 from filesfs.domain import Location
 from filesfs.errors import UsageError
 
@@ -71,19 +72,6 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class BackendSettings:
-    """What it takes to talk to the server. `timeout` is the deadline of one call, in seconds."""
-
-    url: str
-    socket: Path | None = None
-    token: str | None = field(default=None, repr=False)
-    timeout: float = 30.0
-    ca_file: Path | None = None
-    cert_file: Path | None = None
-    key_file: Path | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class MountSettings:
     """Everything that a mount's user can choose. Times are seconds, sizes bytes."""
 
@@ -131,13 +119,13 @@ class MountSettings:
     def backend_settings(self) -> BackendSettings:
         """The part that the backend needs."""
         return BackendSettings(
-            url=self.source.url,
-            socket=self.source.socket,
+            base_url=self.source.url,
+            unix_socket=self.source.socket,
             token=self.token,
             timeout=self.timeout,
             ca_file=self.ca_file,
-            cert_file=self.cert_file,
-            key_file=self.key_file,
+            client_cert=self.cert_file,
+            client_key=self.key_file,
         )
 
 
