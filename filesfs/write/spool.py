@@ -14,9 +14,10 @@ from pathlib import Path
 class SpoolFile:
     """One open spool file. It is removed when the last of its holders lets go."""
 
-    def __init__(self, path: Path, descriptor: int) -> None:
+    def __init__(self, path: Path, descriptor: int, *, stays: bool = False) -> None:
         self.path = path
         self._descriptor = descriptor
+        self._stays = stays
         self._holders = 1
 
     @property
@@ -65,15 +66,15 @@ class SpoolFile:
         self._holders -= 1
         if not self._holders:
             os.close(self._descriptor)
-            self.path.unlink(missing_ok=True)
+            if not self._stays:
+                self.path.unlink(missing_ok=True)
 
-    def abandon(self) -> None:
-        """Close it and leave the file where it is: its record stays in the journal for the next
+    def leave(self) -> None:
+        """Release, and the file stays where it is: its record is in the journal for the next
         start.
         """
-        if self._holders:
-            self._holders = 0
-            os.close(self._descriptor)
+        self._stays = True
+        self.release()
 
 
 class SpoolFolder:
@@ -91,9 +92,12 @@ class SpoolFolder:
         return SpoolFile(path, os.open(path, flags, 0o600))
 
     def open(self, name: str) -> SpoolFile:
-        """The spool file that a journal record names. FileNotFoundError if it is gone."""
+        """The spool file that a journal record names; removing it is the journal's to do.
+
+        FileNotFoundError if it is gone.
+        """
         path = self.path / name
-        return SpoolFile(path, os.open(path, os.O_RDWR | os.O_CLOEXEC))
+        return SpoolFile(path, os.open(path, os.O_RDWR | os.O_CLOEXEC), stays=True)
 
     def sync(self) -> None:
         """Make the names of new spool files durable."""

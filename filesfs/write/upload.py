@@ -42,12 +42,13 @@ class Uploader:
     def __init__(
         self,
         backend: FilesBackend,
-        nursery: trio.Nursery,
+        nursery: trio.Nursery | None,
         part_bytes: int = 8 << 20,
         put_limit: int = 1 << 20,
     ) -> None:
-        """Bytes: up to `put_limit` a file goes in one request, beyond it in parts of
-        `part_bytes`.
+        """A file of at most `put_limit` bytes goes in one request, else in `part_bytes` each.
+
+        Streams run in `nursery`; None: nothing is sent before its commit.
         """
         self._backend = backend
         self._nursery = nursery
@@ -55,8 +56,7 @@ class Uploader:
         self._put_limit = put_limit
 
     async def commit(self, buffer: WriteBuffer, target: Target, base: BaseReader) -> Entry:
-        """Upload the whole content and return the committed entry; then the caller rebases the
-        buffer.
+        """Upload the whole content and return the new entry; then the caller rebases the buffer.
 
         Compare `buffer.generation` from before: if it moved, writes came meanwhile, the buffer
         must stay dirty, and another commit is due. Raises what the backend and `base` raise:

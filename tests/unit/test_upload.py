@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 import trio
-from upload_server import EVERYTHING, Server
 
 from filesfs.domain import AttributeChange, Entry, Location
 from filesfs.errors import Gone, NoSpace, PreconditionFailed, Unavailable
 from filesfs.wire import Extension
 from filesfs.write.buffer import SpoolFolder, WriteBuffer
 from filesfs.write.upload import Target, Uploader
+from tests.unit.upload_server import EVERYTHING, Server
 
 pytestmark = pytest.mark.trio
 

@@ -1,0 +1,302 @@
+"""What is not on the server yet, on disk before it is acknowledged.
+
+Owner of the journal's folder: its lock, its log, its spool files. It must not talk to the server;
+replay.py does. Sync, and it waits for the disk. `buffer.spill().sync()` in a worker thread first
+makes a `keep` of many bytes short.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from filesfs.domain import AttributeChange, ETag, Kind, Location
+from filesfs.errors import UsageError
+from filesfs.write.buffer import WriteBuffer
+from filesfs.write.log import RecordLog
+from filesfs.write.records import (
+    FORMAT,
+    JournalId,
+    Payload,
+    Record,
+    RecordKind,
+    from_json,
+    to_json,
+)
+from filesfs.write.spool import SpoolFile, SpoolFolder
+from filesfs.write.upload import Target
+
+__all__ = ["Journal", "JournalId", "Record", "RecordKind"]
+
+log = logging.getLogger(__name__)
+
+# Records of what is done by now are dropped when the log has grown this much beyond those that
+# are not.
+_COMPACT_AT = 1 << 20
+
+
+class Journal:
+    """The log and the spool of one mount. One daemon at a time, one server."""
+
+    def __init__(self, folder: Path, server_id: str, lock: int) -> None:
+        self.folder = folder
+        self.spool = SpoolFolder(folder / "spool")
+        self._server_id = server_id
+        self._lock = lock
+        self._log = RecordLog(folder / "journal.log")
+        # In replay order. A record's spool file outlives the record.
+        self._records: dict[JournalId, Record] = {}
+        # Those that this process kept, with a hold on each; earlier ones are opened at replay.
+        self._files: dict[JournalId, SpoolFile] = {}
+        self._next = 1
+
+    @classmethod
+    def open(cls, folder: Path, server_id: str) -> Journal:
+        """Lock the folder and read what an earlier mount left.
+
+        UsageError: another daemon has it, a newer filesfs wrote it, or it holds another server's
+        changes.
+        """
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = _locked(folder)
+        try:
+            journal = cls(folder, server_id, lock)
+            try:
+                journal._load()
+            except BaseException:
+                journal._log.close()
+                raise
+        except BaseException:
+            os.close(lock)
+            raise
+        return journal
+
+    # -- what to keep -----------------------------------------------------------------------------
+    def keep(self, buffer: WriteBuffer, target: Target, id: JournalId | None = None) -> JournalId:
+        """The buffer's content and where it goes, durable when this returns; replaces the record
+        `id`.
+
+        OSError (ENOSPC, EIO) if the disk does not take it: the record `id` is then as it was.
+        """
+        file = buffer.spill()
+        file.sync()
+        self.spool.sync()
+        number = self._number(id)
+        self._append(_upload(number, buffer, target, file))
+        former, self._files[number] = self._files.get(number), file.hold()
+        if former is not None:
+            former.release()
+        return number
+
+    def note_rename(
+        self,
+        source: Location,
+        destination: Location,
+        what: Kind,
+        *,
+        overwrite: bool = True,
+        expected: ETag | None = None,
+    ) -> JournalId:
+        """A rename, durable when this returns. `expected`: the version under `source`, if it
+        matters.
+        """
+        return self._note(
+            RecordKind.RENAME,
+            source,
+            what=what,
+            destination=destination,
+            overwrite=overwrite,
+            expected=expected,
+        )
+
+    def note_unlink(
+        self, location: Location, what: Kind, expected: ETag | None = None
+    ) -> JournalId:
+        """A removal of exactly the version `expected`, durable when this returns."""
+        return self._note(RecordKind.UNLINK, location, what=what, expected=expected)
+
+    def note_attributes(self, location: Location, what: Kind, change: AttributeChange) -> JournalId:
+        """A change of attributes, durable when this returns."""
+        return self._note(RecordKind.ATTRIBUTES, location, what=what, change=change)
+
+    def note_mkdir(self, location: Location, change: AttributeChange) -> JournalId:
+        """A new directory, durable when this returns."""
+        return self._note(RecordKind.MKDIR, location, what=Kind.DIRECTORY, change=change)
+
+    def _note(self, kind: RecordKind, location: Location, **fields: Any) -> JournalId:
+        number = self._number(None)
+        self._append(Record(number, kind, location, int(time.time()), **fields))
+        return number
+
+    def _number(self, id: JournalId | None) -> JournalId:
+        if id is not None:
+            return id
+        self._next += 1
+        return JournalId(self._next - 1)
+
+    def _append(self, record: Record) -> None:
+        self._log.append(to_json(record))
+        # A record that is replaced moves to the end: what was noted since does not know its new
+        # state.
+        self._records.pop(record.id, None)
+        self._records[record.id] = record
+
+    def forget(self, id: JournalId) -> None:
+        """The server has it. OSError leaves it to be replayed once more, which finds that it is
+        done.
+        """
+        record = self._records.get(id)
+        if record is None:
+            return
+        self._log.append({"forget": id})
+        del self._records[id]
+        self._let_go(record)
+        if self._log.length > _COMPACT_AT and len(self._records) < 100:
+            self._compact()
+
+    def _let_go(self, record: Record) -> None:
+        file = self._files.pop(record.id, None)
+        if file is not None:
+            file.release()
+        elif record.payload is not None:
+            (self.spool.path / record.payload.spool).unlink(missing_ok=True)
+
+    # -- what is kept -----------------------------------------------------------------------------
+    def pending(self) -> tuple[Record, ...]:
+        """All that the server does not have, in order."""
+        return tuple(self._records.values())
+
+    def replayable(self) -> tuple[Record, ...]:
+        """Those of `pending` that no open buffer of this process stands for any more."""
+        return tuple(record for record in self.pending() if not self._live(record))
+
+    def _live(self, record: Record) -> bool:
+        file = self._files.get(record.id)
+        return file is not None and file.shared
+
+    def restore(self, record: Record) -> WriteBuffer:
+        """The buffer that an upload record describes. FileNotFoundError if its spool file is
+        gone.
+        """
+        payload = record.payload
+        assert payload is not None
+        file = self.spool.open(payload.spool)
+        return WriteBuffer.restored(
+            self.spool,
+            file,
+            size=payload.size,
+            base_size=payload.base_size,
+            base_end=payload.base_end,
+            extents=payload.extents,
+        )
+
+    # -- the folder -------------------------------------------------------------------------------
+    def _load(self) -> None:
+        values = self._log.read()
+        records, header = values[1:], (values[0] if values else None)
+        if header is not None:
+            self._check_format(header)
+        for value in records:
+            self._apply(value)
+        if header is not None and self._records:
+            self._check_server(header)
+        self._next = max(self._records, default=0) + 1
+        self._clear_orphans()
+        self._compact()
+
+    def _check_format(self, header: dict[str, Any]) -> None:
+        if header.get("format", 0) > FORMAT:
+            raise UsageError(
+                f"{self.folder}: its journal has format {header['format']}, this filesfs knows "
+                f"formats up to {FORMAT}; mount with the newer filesfs, or give another folder"
+            )
+
+    def _check_server(self, header: dict[str, Any]) -> None:
+        if header.get("server_id") != self._server_id:
+            raise UsageError(
+                f"{self.folder}: its journal holds {len(self._records)} changes for the server "
+                f"{header.get('server_id')!r}, and this is {self._server_id!r}; mount that server "
+                "with this cache folder until they are stored, or give another cache folder"
+            )
+
+    def _apply(self, value: dict[str, Any]) -> None:
+        if "forget" in value:
+            self._records.pop(value["forget"], None)
+            return
+        record = from_json(value)
+        self._records.pop(record.id, None)
+        self._records[record.id] = record
+
+    def _clear_orphans(self) -> None:
+        """Remove spool files that no record names: their writes were never acknowledged as durable.
+
+        After a torn log that is not certain, if it was the disk that lost bytes: set aside what
+        there is.
+        """
+        named = {record.payload.spool for record in self._records.values() if record.payload}
+        for path in self.spool.path.iterdir():
+            if path.name in named or not path.is_file():
+                continue
+            if self._log.torn and path.stat().st_size:
+                aside = self.folder / "recovered"
+                aside.mkdir(mode=0o700, exist_ok=True)
+                log.warning("%s: in no record; moved to %s", path, aside)
+                path.rename(aside / path.name)
+            else:
+                path.unlink()
+
+    def _compact(self) -> None:
+        header = {"format": FORMAT, "server_id": self._server_id}
+        self._log.rewrite(_values(header, self._records.values()))
+
+    def close(self) -> None:
+        """Give the folder back. What is pending stays in it."""
+        for file in self._files.values():
+            file.leave()
+        self._files.clear()
+        self._log.close()
+        os.close(self._lock)
+
+
+def _values(header: dict[str, Any], records: Iterable[Record]) -> list[dict[str, Any]]:
+    return [header, *map(to_json, records)]
+
+
+def _upload(id: JournalId, buffer: WriteBuffer, target: Target, file: SpoolFile) -> Record:
+    payload = Payload(
+        spool=file.name,
+        size=buffer.size,
+        base_size=buffer.base_size,
+        base_end=buffer.base_end,
+        extents=buffer.extents,
+        mime_type=target.mime_type,
+        base=target.base,
+        resource_id=target.resource_id,
+        only_new=target.only_new,
+        if_match=target.if_match,
+    )
+    now = int(time.time())
+    kind = RecordKind.UPLOAD
+    return Record(id, kind, target.location, now, target.change, payload=payload)
+
+
+def _locked(folder: Path) -> int:
+    """A descriptor that holds the folder's lock until it is closed."""
+    lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        holder = os.pread(lock, 100, 0).decode(errors="replace").strip()
+        os.close(lock)
+        raise UsageError(
+            f"{folder}: in use by another filesfs{f' (process {holder})' if holder else ''}; "
+            "unmount that one first, or give this mount a cache folder of its own"
+        ) from error
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+    return lock

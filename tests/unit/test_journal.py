@@ -1,0 +1,296 @@
+"""The journal: what it acknowledged is there after any crash, and it is refused where it does not
+belong.
+"""
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+
+from filesfs.domain import AttributeChange, Entry, ETag, Kind, Location, ResourceId
+from filesfs.errors import UsageError
+from filesfs.write.buffer import WriteBuffer
+from filesfs.write.journal import Journal, JournalId, Record, RecordKind
+from filesfs.write.log import RecordLog
+from filesfs.write.records import FORMAT, Payload, from_json, to_json
+from filesfs.write.upload import Target
+
+WHERE = Location("docs", "a/report.txt")
+BASE = Entry(
+    WHERE, Kind.FILE, 10, "text/plain", 7, "http://localhost/x", ETag('"1"'), ResourceId("r")
+)
+TARGET = Target(WHERE, "text/plain", AttributeChange(mode=0o600), BASE, ResourceId("r"))
+
+
+class Zeros:
+    async def read(self, offset: int, length: int) -> bytes:
+        return b"b" * length
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    journal = Journal.open(tmp_path / "cache", "server")
+    yield journal
+    journal.close()
+
+
+def crashed(journal: Journal, to: Path) -> Path:
+    """The folder as a crash leaves it: what is on disk, and nothing said goodbye."""
+    return Path(shutil.copytree(journal.folder, to))
+
+
+def written(journal: Journal, data: bytes, offset: int = 0, base: int = 0) -> WriteBuffer:
+    buffer = WriteBuffer(journal.spool, base)
+    buffer.write(offset, data)
+    return buffer
+
+
+def content(journal: Journal, record: Record) -> bytes:
+    buffer = journal.restore(record)
+    try:
+        return trio.run(buffer.read, 0, buffer.size, Zeros())
+    finally:
+        buffer.close()
+
+
+_location = st.builds(Location, st.just("docs"), st.text("ab/", max_size=9))
+_change = st.builds(
+    AttributeChange,
+    mode=st.none() | st.integers(0, 0o7777),
+    modified_ns=st.none() | st.integers(-(1 << 62), 1 << 62),
+    xattrs=st.none() | st.dictionaries(st.text(max_size=5), st.none() | st.binary(max_size=9)),
+)
+_payload = st.builds(
+    Payload,
+    spool=st.just("00ff"),
+    size=st.integers(0, 1 << 60),
+    base_size=st.integers(0),
+    base_end=st.integers(0),
+    extents=st.lists(st.tuples(st.integers(0), st.integers(0)), max_size=3).map(tuple),
+    mime_type=st.text(),
+    base=st.none() | st.just(BASE),
+    resource_id=st.none() | st.just(ResourceId("r")),
+    only_new=st.booleans(),
+    if_match=st.none() | st.just(ETag('"x"')),
+)
+_record = st.builds(
+    Record,
+    id=st.integers(1).map(JournalId),
+    kind=st.sampled_from(RecordKind),
+    location=_location,
+    time=st.integers(0),
+    change=_change,
+    what=st.sampled_from(Kind),
+    destination=st.none() | _location,
+    overwrite=st.booleans(),
+    expected=st.none() | st.just(ETag('"x"')),
+    payload=st.none() | _payload,
+)
+
+
+@given(_record)
+def test_a_record_is_the_same_after_its_json(record: Record) -> None:
+    assert from_json(json.loads(json.dumps(to_json(record)))) == record
+
+
+def test_what_was_kept_is_there_after_a_crash(journal: Journal, tmp_path: Path) -> None:
+    buffer = written(journal, b"new", 3, base=10)
+    id = journal.keep(buffer, TARGET)
+    buffer.write(5, b"later, and not acknowledged")
+    again = Journal.open(crashed(journal, tmp_path / "crashed"), "server")
+    (record,) = again.pending()
+    assert (record.id, record.location, record.change.mode) == (id, WHERE, 0o600)
+    assert record.payload is not None
+    assert record.payload.base == BASE
+    assert content(again, record)[:5] == b"bbbne"
+    assert len(content(again, record)) == 10
+    again.forget(id)
+    assert list(again.spool.path.iterdir()) == []
+    again.close()
+
+
+def test_every_byte_at_which_the_log_may_be_torn(journal: Journal, tmp_path: Path) -> None:
+    ends = [(journal._log.length, [])]
+    expected: list[JournalId] = []
+    for number in range(3):
+        expected.append(journal.keep(written(journal, b"x" * number), TARGET))
+        ends.append((journal._log.length, list(expected)))
+    expected.append(journal.note_rename(WHERE, Location("docs", "b"), Kind.FILE))
+    ends.append((journal._log.length, list(expected)))
+    journal.forget(expected[0])
+    ends.append((journal._log.length, expected[1:]))
+    folder = crashed(journal, tmp_path / "crashed")
+    whole, path = (folder / "journal.log").read_bytes(), tmp_path / "torn.log"
+    for cut in range(len(whole) + 1):
+        path.write_bytes(whole[:cut])
+        log = RecordLog(path)
+        values = log.read()
+        acknowledged = [ids for end, ids in ends if end <= cut]
+        assert _alive(values) == (acknowledged[-1] if acknowledged else [])
+        log.append({"forget": 99})
+        log.close()
+        log = RecordLog(path)
+        assert log.read() == [*values, {"forget": 99}]
+        log.close()
+
+
+def _alive(values: list[dict[str, object]]) -> list[object]:
+    alive: list[object] = []
+    for value in values[1:]:
+        if "forget" in value:
+            alive.remove(value["forget"])
+        else:
+            alive.append(value["id"])
+    return alive
+
+
+@given(st.binary(min_size=1, max_size=40))
+def test_garbage_after_the_last_record_is_cut_off(
+    tmp_path_factory: pytest.TempPathFactory, tail: bytes
+) -> None:
+    path = tmp_path_factory.mktemp("log") / "journal.log"
+    log = RecordLog(path)
+    log.append({"a": 1})
+    log.close()
+    path.write_bytes(path.read_bytes() + bytes(5) + tail)
+    log = RecordLog(path)
+    assert log.read() == [{"a": 1}]
+    assert log.torn == 5 + len(tail)
+    log.close()
+
+
+def test_keeping_again_replaces_the_record_and_goes_last(journal: Journal) -> None:
+    buffer = written(journal, b"one")
+    first = journal.keep(buffer, TARGET)
+    other = journal.note_unlink(Location("docs", "b"), Kind.FILE)
+    buffer.write(3, b" two")
+    assert journal.keep(buffer, TARGET, first) == first
+    assert [record.id for record in journal.pending()] == [other, first]
+    assert content(journal, journal.pending()[1]) == b"one two"
+    assert len(list(journal.spool.path.iterdir())) == 1
+
+
+def test_a_rewrite_from_scratch_does_not_mix_with_what_was_kept(journal: Journal) -> None:
+    buffer = written(journal, b"old content")
+    id = journal.keep(buffer, TARGET)
+    buffer.truncate(0)
+    buffer.write(0, b"NEW")
+    (record,) = journal.pending()
+    assert content(journal, record) == b"old content"
+    assert journal.replayable() == ()  # the buffer still stands for it
+    journal.keep(buffer, TARGET, id)
+    assert content(journal, journal.pending()[0]) == b"NEW"
+    buffer.close()
+    assert len(list(journal.spool.path.iterdir())) == 1
+
+
+def test_a_record_is_replayable_once_its_buffer_is_closed(journal: Journal) -> None:
+    buffer = written(journal, b"x")
+    id = journal.keep(buffer, TARGET)
+    assert journal.replayable() == ()
+    buffer.close()
+    assert [record.id for record in journal.replayable()] == [id]
+    assert content(journal, journal.pending()[0]) == b"x"
+
+
+def test_forgotten_while_the_buffer_lives_on(journal: Journal) -> None:
+    buffer = written(journal, b"x")
+    id = journal.keep(buffer, TARGET)
+    journal.forget(id)
+    journal.forget(id)
+    assert journal.pending() == ()
+    assert trio.run(buffer.read, 0, 1, Zeros()) == b"x"
+    buffer.rebase(1)
+    assert list(journal.spool.path.iterdir()) == []
+
+
+def test_a_second_daemon_is_told_who_has_the_folder(journal: Journal) -> None:
+    with pytest.raises(
+        UsageError, match=rf"{journal.folder}: .*process {os.getpid()}.*cache folder"
+    ):
+        Journal.open(journal.folder, "server")
+
+
+def test_another_servers_journal_is_never_replayed(tmp_path: Path) -> None:
+    first = Journal.open(tmp_path, "one")
+    id = first.keep(written(first, b"x"), TARGET)
+    first.close()
+    with pytest.raises(UsageError, match="1 changes for the server 'one', and this is 'two'"):
+        Journal.open(tmp_path, "two")
+    again = Journal.open(tmp_path, "one")
+    again.forget(id)
+    again.close()
+    Journal.open(tmp_path, "two").close()  # nothing is pending any more
+
+
+def test_a_newer_format_is_refused(tmp_path: Path) -> None:
+    Journal.open(tmp_path, "one").close()
+    log = RecordLog(tmp_path / "journal.log")
+    log.rewrite([{"format": FORMAT + 1, "server_id": "one"}, {"what": "ever"}])
+    log.close()
+    before = (tmp_path / "journal.log").read_bytes()
+    with pytest.raises(UsageError, match=f"format {FORMAT + 1}.*up to {FORMAT}"):
+        Journal.open(tmp_path, "one")
+    assert (tmp_path / "journal.log").read_bytes() == before
+
+
+def test_spool_files_of_writes_that_nobody_waited_for_are_removed(tmp_path: Path) -> None:
+    journal = Journal.open(tmp_path, "one")
+    kept = written(journal, b"x")
+    journal.keep(kept, TARGET)
+    written(journal, b"y").spill()
+    journal.close()
+    assert len(list(journal.spool.path.iterdir())) == 2
+    again = Journal.open(tmp_path, "one")
+    assert [path.read_bytes() for path in again.spool.path.iterdir()] == [b"x"]
+    again.close()
+
+
+def test_after_a_torn_log_nothing_is_removed(tmp_path: Path) -> None:
+    journal = Journal.open(tmp_path, "one")
+    journal.keep(written(journal, b"x"), TARGET)
+    journal.close()
+    path = tmp_path / "journal.log"
+    path.write_bytes(path.read_bytes()[:-1])
+    Journal.open(tmp_path, "one").close()
+    assert [path.read_bytes() for path in (tmp_path / "recovered").iterdir()] == [b"x"]
+
+
+def test_a_full_disk_keeps_the_earlier_record(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    buffer = written(journal, b"one")
+    id = journal.keep(buffer, TARGET)
+    whole = os.pwrite
+
+    def torn(descriptor: int, data: bytes | memoryview, offset: int) -> int:
+        if len(data) > 20:  # the disk takes the first bytes and no more
+            return whole(descriptor, memoryview(data)[:20], offset)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("filesfs.write.log.os.pwrite", torn)
+        with pytest.raises(OSError, match="No space left"):
+            journal.note_unlink(WHERE, Kind.FILE)
+    last = journal.note_unlink(WHERE, Kind.FILE)
+    again = Journal.open(crashed(journal, tmp_path / "crashed"), "server")
+    assert [record.id for record in again.pending()] == [id, last]
+    again.close()
+
+
+def test_a_log_of_things_done_is_made_short_again(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("filesfs.write.journal._COMPACT_AT", 2000)
+    last = journal.note_mkdir(Location("docs", "d"), AttributeChange())
+    for _ in range(40):
+        journal.forget(journal.note_unlink(WHERE, Kind.FILE))
+    assert journal._log.length < 2500
+    assert [record.id for record in journal.pending()] == [last]
