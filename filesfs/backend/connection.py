@@ -1,0 +1,251 @@
+"""One HTTP/1.1 connection over a trio stream: sends a request, receives the answer.
+
+It must not retry, and must not know what a request means. Whoever gets an exception from it closes
+it. Errors are httpx's: WriteError and ReadError for a broken connection, RemoteProtocolError for
+bytes that are no HTTP, ReadTimeout when nothing moves any more.
+"""
+
+from __future__ import annotations
+
+import select
+import socket as stdlib_socket
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+import httptools
+import httpx
+import trio
+
+Buffer = bytes | bytearray | memoryview
+Headers = list[tuple[bytes, bytes]]
+
+_HEAD_READ = 64 * 1024
+# Each piece sent puts the deadline off; at 1 MiB the cost of pieces is not measurable.
+_SEND_PIECE = 1024 * 1024
+_JOIN_BELOW = 64 * 1024  # head and small body leave in one packet, as one segment
+
+
+@dataclass(slots=True)
+class RawAnswer:
+    """An answer as it came; header names are lower case."""
+
+    status: int
+    headers: Headers
+    body: bytes
+
+
+class HeadParser:
+    """httptools' callbacks for one answer. The body up to where the head ends is in `parts`."""
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.headers: Headers = []
+        self.parts: list[bytes] = []
+        self.head_done = False
+        self.done = False
+        self.length: int | None = None
+        self.chunked = False
+        self.keep_alive = False
+        self._parser = httptools.HttpResponseParser(self)
+
+    def feed(self, data: Buffer) -> None:
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            raise httpx.RemoteProtocolError(f"The answer is no HTTP: {error}") from error
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        self.status = self._parser.get_status_code()
+        if self.status < 200:  # 100 Continue and the like: the answer is still to come
+            self.headers = []
+            return
+        self.head_done = True
+        self.keep_alive = self._parser.should_keep_alive()
+        for name, value in self.headers:
+            if name == b"content-length":
+                self.length = int(value)
+            elif name == b"transfer-encoding":
+                self.chunked = b"chunked" in value.lower()
+
+    def on_body(self, data: bytes) -> None:
+        self.parts.append(data)
+
+    def on_message_complete(self) -> None:
+        self.done = self.head_done
+
+
+class Connection:
+    """A connection that answers one request at a time. Owns its stream."""
+
+    def __init__(self, stream: trio.abc.Stream, sock: trio.socket.SocketType) -> None:
+        self._stream = stream
+        self._socket = sock  # below TLS, if there is TLS
+        self._plain = isinstance(stream, trio.SocketStream)
+        self.used = False  # an answer came over it before
+        self.reusable = True
+        self._got_any = False  # a byte of the present answer came
+
+    @property
+    def answered(self) -> bool:
+        return self._got_any
+
+    def is_stale(self) -> bool:
+        """Whether the server closed it (or said something unasked) while it was idle."""
+        if self._socket.fileno() < 0:
+            return True
+        poll = select.poll()
+        poll.register(self._socket.fileno(), select.POLLIN | select.POLLHUP | select.POLLERR)
+        return bool(poll.poll(0))
+
+    async def request(
+        self, method: str, head: bytes, body: Buffer | Sequence[Buffer], stall: float
+    ) -> RawAnswer:
+        """Send and receive whole. `stall`: seconds without any progress until ReadTimeout."""
+        with trio.CancelScope(deadline=trio.current_time() + stall) as scope:
+            parser = await self._exchange(head, body, stall, scope)
+            content = await self._body(method, parser, stall, scope)
+            self.used = True
+            return RawAnswer(parser.status, parser.headers, content)
+        raise httpx.ReadTimeout(f"Nothing moved for {stall:g} s.")
+
+    async def stream(
+        self, head: bytes, body: Buffer, stall: float
+    ) -> tuple[HeadParser, AsyncIterator[bytes]]:
+        """Send, receive the head, and hand the body out as it comes. Not reusable afterwards."""
+        with trio.CancelScope(deadline=trio.current_time() + stall) as scope:
+            parser = await self._exchange(head, body, stall, scope)
+            self.reusable = False
+            return parser, self._pieces(parser)
+        raise httpx.ReadTimeout(f"Nothing moved for {stall:g} s.")
+
+    async def aclose(self) -> None:
+        self.reusable = False
+        await trio.aclose_forcefully(self._stream)
+
+    # -- sending ----------------------------------------------------------------------------------
+    async def _exchange(
+        self, head: bytes, body: Buffer | Sequence[Buffer], stall: float, scope: trio.CancelScope
+    ) -> HeadParser:
+        self._got_any = False
+        broken: httpx.WriteError | None = None
+        try:
+            await self._send(head, body, stall, scope)
+        except httpx.WriteError as error:
+            # The server may have answered before the whole body was sent (413, 409), and closed.
+            self.reusable, broken = False, error
+        try:
+            return await self._receive_head(stall, scope)
+        except (httpx.ReadError, httpx.RemoteProtocolError) as error:
+            raise broken or error from error
+
+    async def _send(
+        self, head: bytes, body: Buffer | Sequence[Buffer], stall: float, scope: trio.CancelScope
+    ) -> None:
+        bodies = [body] if isinstance(body, bytes | bytearray | memoryview) else body
+        try:
+            if sum(map(len, bodies)) <= _JOIN_BELOW:
+                await self._stream.send_all(b"".join((head, *bodies)))
+                return
+            await self._stream.send_all(head)
+            for each in bodies:
+                view = memoryview(each)
+                for start in range(0, len(view), _SEND_PIECE):
+                    await self._stream.send_all(view[start : start + _SEND_PIECE])
+                    scope.deadline = trio.current_time() + stall
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise httpx.WriteError(f"The connection broke while sending: {error}") from error
+
+    # -- receiving --------------------------------------------------------------------------------
+    async def _receive(self, limit: int = _HEAD_READ) -> bytes:
+        try:
+            data = bytes(await self._stream.receive_some(limit))
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise httpx.ReadError(f"The connection broke: {error}") from error
+        if data:
+            self._got_any = True
+        return data
+
+    async def _receive_head(self, stall: float, scope: trio.CancelScope) -> HeadParser:
+        parser = HeadParser()
+        while not parser.head_done:
+            data = await self._receive()
+            if not data:
+                raise httpx.RemoteProtocolError("The server closed the connection, no answer.")
+            parser.feed(data)
+        scope.deadline = trio.current_time() + stall
+        return parser
+
+    async def _body(
+        self, method: str, parser: HeadParser, stall: float, scope: trio.CancelScope
+    ) -> bytes:
+        self.reusable = self.reusable and parser.keep_alive
+        if method == "HEAD" or parser.status in (204, 304):
+            return b""
+        if parser.length is not None and not parser.chunked:
+            return await self._known_length(parser, parser.length, stall, scope)
+        while not parser.done:
+            data = await self._receive()
+            if not data:
+                return self._ended_by_close(parser)
+            parser.feed(data)
+            scope.deadline = trio.current_time() + stall
+        return b"".join(parser.parts)
+
+    def _ended_by_close(self, parser: HeadParser) -> bytes:
+        self.reusable = False
+        if parser.chunked:
+            raise httpx.RemoteProtocolError("The server closed the connection within the body.")
+        return b"".join(parser.parts)
+
+    async def _known_length(
+        self, parser: HeadParser, length: int, stall: float, scope: trio.CancelScope
+    ) -> bytes:
+        if parser.done:
+            return parser.parts[0] if len(parser.parts) == 1 else b"".join(parser.parts)
+        content = bytearray(length)
+        filled = 0
+        for part in parser.parts:
+            content[filled : filled + len(part)] = part
+            filled += len(part)
+        view = memoryview(content)
+        while filled < length:
+            got = await self._receive_into(view[filled:])
+            if not got:
+                raise httpx.RemoteProtocolError(
+                    f"The server closed the connection, {filled} of {length} bytes came."
+                )
+            filled += got
+            scope.deadline = trio.current_time() + stall
+        view.release()
+        return content  # type: ignore[return-value]  # a copy into bytes would cost as the socket
+
+    async def _receive_into(self, view: memoryview) -> int:
+        if not self._plain:
+            data = await self._receive(min(len(view), 1 << 18))
+            view[: len(data)] = data
+            return len(data)
+        try:
+            return await self._socket.recv_into(view)
+        except OSError as error:
+            raise httpx.ReadError(f"The connection broke: {error}") from error
+
+    async def _pieces(self, parser: HeadParser) -> AsyncIterator[bytes]:
+        while True:
+            for part in parser.parts:
+                yield part
+            parser.parts.clear()
+            if parser.done:
+                return
+            data = await self._receive()
+            if not data:
+                return
+            parser.feed(data)
+
+
+def set_no_delay(sock: trio.socket.SocketType) -> None:
+    """Small requests leave at once; a Unix socket has no such option."""
+    if sock.family != stdlib_socket.AF_UNIX:
+        sock.setsockopt(stdlib_socket.IPPROTO_TCP, stdlib_socket.TCP_NODELAY, 1)

@@ -1,0 +1,58 @@
+"""Checksums on the wire (RFC 9530): crc32c of parts sent, and of ranges received.
+
+It must not do I/O.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+
+import crc32c
+
+from filesfs.backend.connection import Buffer
+from filesfs.errors import Corrupted
+
+BLOCK = 1024 * 1024  # the server keeps a crc32c of each MiB
+_CRC = re.compile(r"crc32c=:([A-Za-z0-9+/=]*):")
+
+
+def digest_of(data: Buffer) -> str:
+    """A Content-Digest value."""
+    return f"crc32c=:{base64.b64encode(_crc(data)).decode()}:"
+
+
+def verify(headers: dict[str, str], data: Buffer) -> None:
+    """Compare an answer's content with the checksums it came with, if any. Raises Corrupted."""
+    if blocks := headers.get("files-block-digests"):
+        _verify_blocks(blocks, memoryview(data))
+    elif match := _CRC.search(headers.get("content-digest", "")):
+        _compare(_decoded(match.group(1)), data, 0)
+
+
+def _verify_blocks(header: str, view: memoryview) -> None:
+    values = _CRC.findall(header)
+    expected = [_decoded(value) for value in values]
+    if len(expected) == 1 and len(expected[0]) > 4:  # all in one value, four bytes a block
+        joined = expected[0]
+        expected = [joined[start : start + 4] for start in range(0, len(joined), 4)]
+    for number, each in enumerate(expected):
+        start = number * BLOCK
+        _compare(each, view[start : start + BLOCK], start)
+
+
+def _compare(expected: bytes, data: Buffer, start: int) -> None:
+    if expected and _crc(data) != expected:
+        raise Corrupted(f"The {len(data)} bytes from {start} do not match their crc32c.")
+
+
+def _crc(data: Buffer) -> bytes:
+    return crc32c.crc32c(data).to_bytes(4, "big")
+
+
+def _decoded(value: str) -> bytes:
+    try:
+        return base64.b64decode(value, validate=True)
+    except binascii.Error as error:
+        raise Corrupted(f"The checksum {value[:80]!r} is no base64.") from error

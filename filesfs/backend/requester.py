@@ -1,0 +1,184 @@
+"""Sends requests to the configured server, and to other origins that its URLs name.
+
+Owner of the connections. It must not know operations: it adds what every request carries
+(credentials for the own origin alone), maps errors, and retries what `retry` says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+import httpx
+
+from filesfs.backend.answers import Answer, check
+from filesfs.backend.connection import Buffer, Headers, RawAnswer
+from filesfs.backend.paths import target_of
+from filesfs.backend.pool import IDEMPOTENT, Pool
+from filesfs.backend.retry import RetryPolicy, Tries, repeat
+from filesfs.backend.settings import BackendSettings
+from filesfs.backend.transport import address_of
+from filesfs.errors import Unavailable
+
+_NO_HEADERS: Mapping[str, str] = {}
+_READ_TRIES = 3  # a GET that stalls is given up early enough for as many tries before the deadline
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is asked. `target` goes on the wire as it stands; `bulk`: content, not metadata."""
+
+    method: str
+    target: str
+    headers: Mapping[str, str] = field(default=_NO_HEADERS)
+    body: Buffer | Sequence[Buffer] = b""
+    bulk: bool = False
+
+
+class Requester:
+    """The server's address with two pools, so that bulk content never holds up metadata."""
+
+    def __init__(self, settings: BackendSettings) -> None:
+        self.settings = settings
+        self.policy = RetryPolicy(timeout=settings.timeout)
+        self.is_extended = False  # then a bare 404 is not the server's word
+        address = address_of(settings)
+        self._metadata = Pool(address, settings.metadata_connections)
+        self._data = Pool(address, settings.data_connections)
+        self._common = _common_headers(settings)
+        self._elsewhere: httpx.AsyncClient | None = None
+
+    async def ask(
+        self,
+        request: Request,
+        tries: Tries | None = None,
+        progress: Callable[[], float] | None = None,
+    ) -> Answer:
+        """The successful answer (2xx, 304), after as many tries as the deadline allows."""
+        return await repeat(self.policy, lambda: self.once(request), tries, progress)
+
+    async def once(self, request: Request) -> Answer:
+        """One try. Raises the exceptions of `filesfs.errors`."""
+        pool = self._data if request.bulk else self._metadata
+        stall = self.settings.timeout
+        if request.method in IDEMPOTENT:
+            stall /= _READ_TRIES
+        with connection_errors():
+            raw = await pool.request(request.method, self._head(request), request.body, stall)
+        return check(_answer(raw), only_error_objects=self.is_extended)
+
+    @asynccontextmanager
+    async def stream(self, request: Request, stall: float) -> AsyncIterator[AsyncIterator[bytes]]:
+        """An answer as it comes, on a connection of its own. Raises as `once` does."""
+        context = self._metadata.stream(self._head(request), stall)
+        with connection_errors():
+            status, headers, pieces = await context.__aenter__()
+        try:
+            if status != 200:
+                body = b"".join([piece async for piece in pieces])
+                raw = RawAnswer(status, headers, body)
+                check(_answer(raw), only_error_objects=self.is_extended)
+            yield pieces
+        finally:
+            await context.__aexit__(None, None, None)
+
+    def is_ours(self, url: str) -> bool:
+        """Whether a URL that the server handed out is on the configured origin."""
+        parts = urlsplit(url)
+        if self.settings.unix_socket is not None:
+            return parts.hostname in (None, "localhost", self.settings.host)
+        if not parts.scheme and not parts.netloc:
+            return True
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        ours = (self.settings.is_tls, self.settings.host, self.settings.port)
+        return (parts.scheme == "https", parts.hostname, port) == ours
+
+    async def ask_url(self, request: Request, tries: Tries | None = None) -> Answer:
+        """As `ask`, with a whole URL as target: other origins get no credentials."""
+        return await repeat(self.policy, lambda: self.once_url(request), tries)
+
+    async def once_url(self, request: Request) -> Answer:
+        """As `once`, with a whole URL as target."""
+        if self.is_ours(request.target):
+            ours = Request(
+                request.method,
+                target_of(request.target),
+                request.headers,
+                request.body,
+                request.bulk,
+            )
+            return await self.once(ours)
+        with connection_errors():
+            response = await self._foreign_client().request(
+                request.method,
+                request.target,
+                headers=dict(request.headers),
+                content=_joined(request.body),
+            )
+        answer = Answer(response.status_code, dict(response.headers), response.content)
+        return check(answer, only_error_objects=False)
+
+    async def aclose(self) -> None:
+        await self._metadata.aclose()
+        await self._data.aclose()
+        if self._elsewhere is not None:
+            await self._elsewhere.aclose()
+
+    def _foreign_client(self) -> httpx.AsyncClient:
+        if self._elsewhere is None:
+            self._elsewhere = httpx.AsyncClient(
+                follow_redirects=True,
+                timeout=self.settings.timeout,
+                trust_env=self.settings.trust_env,
+            )
+        return self._elsewhere
+
+    def _head(self, request: Request) -> bytes:
+        lines = [f"{request.method} {request.target} HTTP/1.1\r\n", self._common]
+        for name, value in request.headers.items():
+            lines.append(f"{name}: {value}\r\n")
+        length = _length(request.body)
+        if length or request.method in ("POST", "PUT", "PATCH"):
+            lines.append(f"Content-Length: {length}\r\n")
+        lines.append("\r\n")
+        return "".join(lines).encode("latin-1")
+
+
+@contextmanager
+def connection_errors() -> Iterator[None]:
+    """Maps httpx's exceptions to Unavailable."""
+    try:
+        yield
+    except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+        raise Unavailable(str(error), sent=False) from error
+    except httpx.HTTPError as error:
+        raise Unavailable(str(error) or repr(error)) from error
+
+
+def _common_headers(settings: BackendSettings) -> str:
+    lines = [f"Host: {settings.host_header}", "User-Agent: filesfs", "Accept: */*"]
+    if settings.token is not None:
+        lines.append(f"Authorization: Bearer {settings.token}")
+    if settings.origin:
+        lines.append(f"Files-Origin: {settings.origin}")
+    return "".join(f"{line}\r\n" for line in lines)
+
+
+def _answer(raw: RawAnswer) -> Answer:
+    return Answer(raw.status, _decoded(raw.headers), raw.body)
+
+
+def _decoded(headers: Headers) -> dict[str, str]:
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
+
+
+def _length(body: Buffer | Sequence[Buffer]) -> int:
+    if isinstance(body, bytes | bytearray | memoryview):
+        return len(body)
+    return sum(map(len, body))
+
+
+def _joined(body: Buffer | Sequence[Buffer]) -> bytes:
+    return bytes(body) if isinstance(body, bytes | bytearray | memoryview) else b"".join(body)
