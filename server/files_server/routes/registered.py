@@ -17,15 +17,15 @@ from typing import Any
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 
-from files_server import locations
 from files_server.access import require
 from files_server.auth import Right
 from files_server.errors import ApiError, not_found, shown
-from files_server.located import CHUNK, LocatedBucket
-from files_server.locations import Found, OpenFile
 from files_server.names import Kind, Target, check_bucket, check_key
 from files_server.ranges import matches, parse_range
-from files_server.registration import (
+from files_server.registration import locations
+from files_server.registration.located import CHUNK, LocatedBucket
+from files_server.registration.locations import Found, OpenFile
+from files_server.registration.table import (
     Registered,
     Registrations,
     Writer,

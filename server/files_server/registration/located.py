@@ -9,10 +9,11 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
-from files_server import auth, locations
+from files_server import auth
 from files_server.errors import ApiError, not_found, shown
-from files_server.locations import Found, OpenFile
-from files_server.registration import Registered
+from files_server.registration import locations
+from files_server.registration.locations import Found, OpenFile
+from files_server.registration.table import Registered
 
 CHUNK = 1 << 20  # bytes that are read or written in one go
 

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 from urllib.parse import unquote_to_bytes, urlsplit
 
-from files_server import locations
 from files_server.catalog.database import Transaction
 from files_server.errors import ALIAS, ApiError, not_found, shown
 from files_server.names import check_bucket
+from files_server.registration import locations
 
 AVAILABLE, UNAVAILABLE = "available", "unavailable"
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(.*)\Z", re.DOTALL)
