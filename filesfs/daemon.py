@@ -128,6 +128,8 @@ def _core(
         read_only=settings.read_only,
         xattr=settings.xattr,
         conflict_fail=settings.conflict_fail,
+        writeback=settings.writeback,
+        exclusive=settings.exclusive,
         ttl=settings.attr_timeout,
     )
     return Core(

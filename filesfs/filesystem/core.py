@@ -45,6 +45,8 @@ class Rules:
     read_only: bool = False
     xattr: bool = False
     conflict_fail: bool = False
+    writeback: bool = False  # close() acknowledges once the journal has it
+    exclusive: bool = False  # no other client writes here: the kernel caches writes
     ttl: float = 1.0  # how long names and attributes are trusted without the feed
     feed_ttl: float = 60.0  # how long the kernel may trust them with it; invalidated by push
 

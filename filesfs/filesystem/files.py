@@ -11,11 +11,8 @@ import errno
 import logging
 import os
 
-import trio
-
 from filesfs.domain import AttributeChange, Entry, Handle, Kind
 from filesfs.errors import (
-    Conflict,
     FilesfsError,
     FileSystemError,
     Gone,
@@ -23,6 +20,7 @@ from filesfs.errors import (
     PreconditionFailed,
     Unavailable,
 )
+from filesfs.filesystem.backlog import Backlog
 from filesfs.filesystem.content import Content, NodeReader
 from filesfs.filesystem.core import Caller, Core, version_of
 from filesfs.filesystem.tree import Tree
@@ -36,7 +34,6 @@ from filesfs.write.upload import Target
 log = logging.getLogger(__name__)
 
 SMALL = 128 << 10  # a file up to this size comes whole with the request that open() makes anyway
-_RETRY_SECONDS = 5.0  # between attempts to bring up what a close() could not
 _BLOCK = 1 << 20
 
 
@@ -45,7 +42,7 @@ class Files:
         self._core = core
         self._tree = tree
         self.handles: HandleTable[FileHandle] = HandleTable()
-        self._retrying: set[Node] = set()
+        self.backlog = Backlog(core, self._described, self._send, self.settle)
 
     # -- open -------------------------------------------------------------------------------------
     async def open(self, node: Node, flags: int, caller: Caller) -> tuple[Handle, bool]:
@@ -155,7 +152,9 @@ class Files:
         handle = self.handles[number]
         node = handle.node
         buffer = self.buffer(node)
-        written = buffer.write(buffer.size if handle.append else offset, data)
+        # With its writeback cache the kernel knows the end, and sends the times itself.
+        append = handle.append and not self._core.rules.exclusive
+        written = buffer.write(buffer.size if append else offset, data)
         self._stamp_write(node, handle.privileged)
         if node.names:
             self._core.uploader.note_write(buffer, lambda: self.target(node))
@@ -211,6 +210,9 @@ class Files:
             if_match=entry.etag if entry and self._core.rules.conflict_fail else None,
         )
 
+    def _described(self, node: Node) -> tuple[WriteBuffer, Target]:
+        return self.buffer(node), self.target(node)
+
     def _mime_type(self, node: Node, content: Content) -> str:
         if node.pending.mime_type is not None:
             return node.pending.mime_type
@@ -227,6 +229,10 @@ class Files:
         content = self.content(node)
         if not content.dirty or not node.names:
             return
+        if self._core.rules.writeback and self._core.journal is not None:
+            self.backlog.keep(node)
+            self.backlog.bring_up(node)
+            return
         async with content.lock:
             if content.dirty and node.names:
                 await self._commit(node, content)
@@ -241,10 +247,12 @@ class Files:
             log.info("%s: removed by another client while it was written", where)
             self.nameless(node)
         except PreconditionFailed as error:
-            await self._keep(node, content)
+            self.backlog.keep(node)
+            self.backlog.bring_up(node)
             raise FileSystemError(errno.ESTALE, "another client changed the file") from error
         except Unavailable:
-            await self._keep(node, content)
+            self.backlog.keep(node)
+            self.backlog.bring_up(node)
             raise
 
     async def _send(self, node: Node, content: Content) -> None:
@@ -270,10 +278,8 @@ class Files:
             node.pending, node.pending_ctime = AttributeChange(), 0
         self.publish(node, entry)
         node.cached_version = version_of(entry) if pages_right else None
-        kept, content.kept = content.kept, None
-        if kept is not None and self._core.journal is not None:
-            self._core.journal.forget(kept)
         if content.buffer is not None and content.buffer.generation == generation:
+            self.backlog.forget(node)
             content.touched = False
             await self._rebase(node, content, entry)
 
@@ -298,42 +304,11 @@ class Files:
         """The last name is gone: what is open stays usable, nothing is sent any more."""
         if node.names:
             node.last_location = self._tree.location(node)
+        self.backlog.forget(node)
         for parent, name in list(node.names):
             self._core.directories.of(parent).local.pop(name, None)
             self._core.directories.mutate(parent, name, None)
             self._core.inodes.drop_name(node, parent, name)
-
-    # -- what the server could not take -----------------------------------------------------------
-    async def _keep(self, node: Node, content: Content) -> None:
-        """To the journal, and up again later."""
-        if self._core.journal is not None and content.buffer is not None:
-            content.kept = self._core.journal.keep(content.buffer, self.target(node), content.kept)
-        if node not in self._retrying:
-            self._retrying.add(node)
-            self._core.nursery.start_soon(self._bring_up, node)
-
-    async def _bring_up(self, node: Node) -> None:
-        try:
-            while await self._not_up(node):  # noqa: ASYNC110  # no event tells: the server is away
-                await trio.sleep(_RETRY_SECONDS)
-        finally:
-            self._retrying.discard(node)
-        await self.settle(node)
-
-    async def _not_up(self, node: Node) -> bool:
-        """One more attempt. Only a server that is away is worth another one."""
-        content = self.content(node)
-        try:
-            async with content.lock:
-                if content.dirty and node.names:
-                    await self._send(node, content)
-        except Unavailable:
-            return True
-        except FilesfsError as error:
-            where = self._tree.location(node)
-            log.error("%s: not stored: %s; the data stays in the journal", where, error)
-            await content.drop_buffer()
-        return False
 
     # -- release ----------------------------------------------------------------------------------
     async def release(self, number: Handle) -> None:
@@ -348,11 +323,10 @@ class Files:
     async def settle(self, node: Node) -> None:
         """Let go of the inode's content if nobody has it open and the server has it all."""
         content = self.content(node)
-        if node.opens or node in self._retrying or content.lock.locked():
+        if node.opens or node in self.backlog or content.lock.locked():
             return
         if content.dirty and node.names:
-            self._retrying.add(node)
-            self._core.nursery.start_soon(self._bring_up, node)
+            self.backlog.bring_up(node)
             return
         if content.buffer is not None:
             await self._core.uploader.discard(content.buffer)
@@ -372,9 +346,9 @@ class Files:
         for node in self._core.inodes:
             if isinstance(node.content, Content) and node.content.dirty:
                 try:
-                    await self.commit(node)
-                except (FilesfsError, Conflict) as error:
-                    log.error("%s: not stored: %s", self._tree.location(node), error)
+                    await self.backlog.push(node)
+                except (FilesfsError, OSError) as error:
+                    log.error("not stored: %s", error)
 
 
 def _unsent(node: Node) -> bool:

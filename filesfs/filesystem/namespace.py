@@ -243,6 +243,8 @@ class Namespace:
                 self.relink(node, node.entry)
         if not node.names:
             self._core.inodes.detach(node)
+            if isinstance(node.content, Content):
+                self._files.backlog.forget(node)
 
     async def _remove(self, place: Location, kind: Kind) -> None:
         try:

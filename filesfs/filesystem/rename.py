@@ -195,6 +195,7 @@ class Renaming:
         for parent in (old[0], new[0]):
             self._core.touched(parent, now)
         source.pending_ctime = now
+        self._files.backlog.keep_again(source)
 
     async def _exchange(
         self, source: Node, target: Node, old: tuple[Node, bytes], new: tuple[Node, bytes]

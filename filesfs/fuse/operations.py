@@ -40,6 +40,7 @@ class Operations(pyfuse3.Operations):
         super().__init__()
         self._fs = filesystem
         self._xattr = filesystem.core.rules.xattr
+        self.enable_writeback_cache = filesystem.core.rules.exclusive
 
     def _node(self, inode: int) -> Node:
         return self._fs.core.node(Inode(inode))
