@@ -1,0 +1,1 @@
+"""Measurements of this file system and its peers; `make bench`."""

