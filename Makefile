@@ -16,7 +16,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 MOUNTPOINT ?= /mnt/files
 PREFIX ?= /opt/filesfs
-DESTDIR ?=
 UNITS ?= /etc/systemd/system
 HELPER ?= /sbin/mount.filesfs
 PYTEST_ARGS ?=
@@ -63,13 +62,13 @@ audit: setup
 	@test -x .audit/bin/pip-audit || { $(BIN)/python -m venv .audit; \
 	  .audit/bin/pip install --quiet --disable-pip-version-check pip-audit pip-licenses; }
 	.audit/bin/pip-licenses --python=$(BIN)/python --order=license --format=plain
-	.audit/bin/pip-audit --no-deps --disable-pip -r constraints.txt
+	.audit/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt
 
 install: system
-	@bash packaging/install '$(DESTDIR)' '$(PREFIX)' '$(UNITS)' '$(HELPER)'
+	@bash packaging/install '$(PREFIX)' '$(UNITS)' '$(HELPER)'
 
 uninstall:
-	@bash packaging/uninstall '$(DESTDIR)' '$(PREFIX)' '$(UNITS)' '$(HELPER)'
+	@bash packaging/uninstall '$(PREFIX)' '$(UNITS)' '$(HELPER)'
 
 clean:
 	rm -rf $(VENV) .audit .stamp-* build *.egg-info .mypy_cache .ruff_cache .pytest_cache
