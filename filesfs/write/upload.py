@@ -7,33 +7,43 @@ buffer.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from weakref import WeakKeyDictionary
 
 import trio
 
 from filesfs.backend.protocol import FilesBackend, UploadSession
-from filesfs.domain import AttributeChange, Entry, ETag, Location, ResourceId
-from filesfs.errors import Corrupted, Gone
+from filesfs.domain import Entry, Kind
+from filesfs.errors import Conflict, Gone, NotFound, Unsupported
 from filesfs.wire import Extension
 from filesfs.write.buffer import BaseReader, WriteBuffer
-from filesfs.write.plan import Step, plan
+from filesfs.write.plan import plan
+from filesfs.write.sending import cancel, send_steps
+from filesfs.write.stream import Stream
+from filesfs.write.target import Target
 
-# Giving a session up is a courtesy to the server, which collects it after a day anyway.
-CANCEL_SECONDS = 5
-ATTEMPTS = 3  # a session that the server lost is started again this often
+__all__ = ["Target", "Uploader"]
+
+log = logging.getLogger(__name__)
+
+_ATTEMPTS = 3  # a session that the server lost is started again this often
+# Each has a part in memory.
+_MOST_STREAMS = 8
+# A writer that keeps going back to its header would have the file sent again each time.
+_STREAMS_A_COMMIT = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """Where a version goes. `resource_id`: replace this resource wherever it is now."""
+class _Landed:
+    """A stream's content is committed, its last attributes are not: only they are still to be
+    sent.
+    """
 
-    location: Location
-    mime_type: str
-    change: AttributeChange
-    base: Entry | None  # the version that the clean parts come from; None: a new file
-    resource_id: ResourceId | None
-    only_new: bool = False
-    if_match: ETag | None = None
+    generation: int
+    stream: Stream
+    entry: Entry
 
 
 class Uploader:
@@ -54,18 +64,46 @@ class Uploader:
         self._nursery = nursery
         self._part_bytes = part_bytes
         self._put_limit = put_limit
+        self._streams: dict[WriteBuffer, Stream] = {}
+        self._begun: WeakKeyDictionary[WriteBuffer, int] = WeakKeyDictionary()
+        self._landed: WeakKeyDictionary[WriteBuffer, _Landed] = WeakKeyDictionary()
+        self._committing: set[WriteBuffer] = set()  # no stream begins or is fed meanwhile
 
+    # -- commit -----------------------------------------------------------------------------------
     async def commit(self, buffer: WriteBuffer, target: Target, base: BaseReader) -> Entry:
         """Upload the whole content and return the new entry; then the caller rebases the buffer.
 
-        Compare `buffer.generation` from before: if it moved, writes came meanwhile, the buffer
-        must stay dirty, and another commit is due. Raises what the backend and `base` raise:
-        PreconditionFailed, Gone when the resource has no name left, Stale when the base is no
-        more, Unavailable, NoSpace, ...
+        Compare `buffer.generation` from before: if it moved, writes came meanwhile, the buffer must
+        stay dirty, and another commit is due. Raises what the backend and `base` raise:
+        PreconditionFailed, Gone when the resource has no name left, Stale when the base is no more,
+        Unavailable, NoSpace, ...
         """
+        self._committing.add(buffer)
+        try:
+            entry = await self._commit(buffer, target, base)
+        finally:
+            self._committing.discard(buffer)
+        self._begun.pop(buffer, None)
+        return entry
+
+    async def _commit(self, buffer: WriteBuffer, target: Target, base: BaseReader) -> Entry:
+        landed = self._landed.get(buffer)
+        if landed is not None:
+            if landed.generation == buffer.generation and landed.stream.serves(target):
+                return await self._dress(buffer, landed.entry, target)
+            # What is there by now is our own.
+            etag = landed.entry.etag if target.if_match else None
+            target = replace(target, only_new=False, if_match=etag)
+        entry = await self._stream_end(buffer, target, base)
+        if entry is None:
+            entry = await self._anew(buffer, target, base)
+        self._landed.pop(buffer, None)
+        return entry
+
+    async def _anew(self, buffer: WriteBuffer, target: Target, base: BaseReader) -> Entry:
         if buffer.size <= self._put_limit:
             return await self._put(buffer, target, base)
-        for _ in range(ATTEMPTS - 1):
+        for _ in range(_ATTEMPTS - 1):
             session = await self._open(buffer, target)
             try:
                 return await self._fill(session, buffer, target, base)
@@ -114,26 +152,81 @@ class Uploader:
             await cancel(session)
             raise
 
-
-async def send_steps(
-    session: UploadSession, steps: list[Step], buffer: WriteBuffer, base: BaseReader
-) -> Entry:
-    """Do the steps in order and complete the session with the last one."""
-    entry: Entry | None = None
-    for number, step in enumerate(steps, start=1):
-        if step.copy:
-            await session.copy_base(step.length)
+    # -- streams ----------------------------------------------------------------------------------
+    def note_write(self, buffer: WriteBuffer, target: Callable[[], Target]) -> None:
+        """After each write: begin, feed or give up the stream of a file that is written from its
+        start.
+        """
+        stream = self._streams.get(buffer)
+        if stream is None:
+            if buffer.run >= self._part_bytes and self._may_begin(buffer):
+                self._begin(buffer, target())
+        elif buffer.intact:
+            stream.tell()
         else:
-            data = await buffer.read_padded(step.start, step.length, base)
-            entry = await session.send(data, final=number == len(steps))
-    if not steps or steps[-1].copy:
-        entry = await session.send(b"", final=True)
-    if entry is None:
-        raise Corrupted("the server took the last part of an upload and did not name the new file")
-    return entry
+            stream.drop()
+            self._let_go(buffer)
 
+    def _may_begin(self, buffer: WriteBuffer) -> bool:
+        return (
+            self._nursery is not None
+            and buffer not in self._committing
+            and buffer.base_end <= buffer.run  # nothing of the base shows behind what is written
+            and len(self._streams) < _MOST_STREAMS
+            and self._begun.get(buffer, 0) < _STREAMS_A_COMMIT
+            and Extension.DEFER_LENGTH in self._backend.extensions
+        )
 
-async def cancel(session: UploadSession) -> None:
-    """Give a session up, also while being cancelled."""
-    with trio.move_on_after(CANCEL_SECONDS, shield=True):
-        await session.cancel()
+    def _begin(self, buffer: WriteBuffer, target: Target) -> None:
+        assert self._nursery is not None
+        self._begun[buffer] = self._begun.get(buffer, 0) + 1
+        buffer.restart()
+        stream = self._streams[buffer] = Stream(self._backend, buffer, target, self._part_bytes)
+        self._nursery.start_soon(stream.run)
+
+    def _let_go(self, buffer: WriteBuffer) -> Stream | None:
+        return self._streams.pop(buffer, None)
+
+    async def room(self, buffer: WriteBuffer) -> None:
+        """Slow a writer that is far ahead of its stream."""
+        stream = self._streams.get(buffer)
+        if stream is not None:
+            await stream.room()
+
+    async def discard(self, buffer: WriteBuffer) -> None:
+        """The file is unlinked, or its content replaced: nothing of a running stream is wanted."""
+        stream = self._let_go(buffer)
+        self._landed.pop(buffer, None)
+        if stream is not None:
+            await stream.void()
+
+    async def _stream_end(
+        self, buffer: WriteBuffer, target: Target, base: BaseReader
+    ) -> Entry | None:
+        """Commit through the stream. None: there is none that serves, so all goes anew."""
+        stream = self._let_go(buffer)
+        if stream is None:
+            return None
+        if not stream.serves(target):
+            await stream.void()
+            return None
+        generation = buffer.generation
+        try:
+            entry = await stream.finish(base)
+        except (Gone, Conflict) as error:
+            log.info("%s: the upload ahead of close was lost: %s", target.location, error)
+            return None
+        if entry is None or stream.change == target.change:
+            return entry
+        # If this fails, the commit fails, and the next one has only this left to do.
+        self._landed[buffer] = _Landed(generation, stream, entry)
+        return await self._dress(buffer, entry, target)
+
+    async def _dress(self, buffer: WriteBuffer, entry: Entry, target: Target) -> Entry:
+        """Give a committed stream the attributes that changed since it began."""
+        try:
+            entry = await self._backend.set_attributes(entry.location, Kind.FILE, target.change)
+        except (Unsupported, NotFound) as error:  # kept by the mount; or removed by now
+            log.info("%s: %s", entry.location, error)
+        del self._landed[buffer]
+        return entry
