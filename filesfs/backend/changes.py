@@ -1,0 +1,100 @@
+"""The change feed: server-sent events over a connection of its own, as Change values.
+
+It must not keep any state of the file system, and does not reconnect by itself: whoever reads it
+drops what it can no longer trust, and enters again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+import trio
+
+from filesfs.backend import parse
+from filesfs.backend.requester import Request, Requester
+from filesfs.domain import Change
+from filesfs.errors import Unavailable
+
+# The server sends a comment every 5 s: two of them missing is a lost connection.
+SILENCE = 10.0
+
+
+class ChangeFeed:
+    """Owner of the cursor, so that a feed entered again goes on where the last one ended."""
+
+    def __init__(self, requester: Requester, target: str, silence: float = SILENCE) -> None:
+        self._requester = requester
+        self._target = target
+        self._silence = silence
+        self._cursor = ""
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[AsyncIterator[Change]]:
+        """Connect. Raises Gone when the server no longer has what followed the cursor."""
+        headers = {"Accept": "text/event-stream"}
+        cursor, self._cursor = self._cursor, ""  # after Gone the next one begins from now on
+        if cursor:
+            headers["Last-Event-ID"] = cursor
+        async with self._requester.stream(
+            Request("GET", self._target, headers), self._silence
+        ) as pieces:
+            self._cursor = cursor
+            yield self._changes(pieces)
+
+    async def _changes(self, pieces: AsyncIterator[bytes]) -> AsyncIterator[Change]:
+        events = EventParser()
+        while True:
+            for cursor, name, data in events.feed(await self._next(pieces)):
+                self._cursor = cursor
+                if name in ("", "change", "message") and data:
+                    origin = self._requester.settings.origin
+                    yield parse.change_event(data, cursor, origin)
+
+    async def _next(self, pieces: AsyncIterator[bytes]) -> bytes:
+        try:
+            with trio.fail_after(self._silence):
+                return await anext(pieces)
+        except trio.TooSlowError:
+            raise Unavailable(f"The change feed was silent for {self._silence:g} s.") from None
+        except StopAsyncIteration:
+            raise Unavailable("The server ended the change feed.") from None
+        except httpx.HTTPError as error:
+            raise Unavailable(f"The change feed broke: {error}") from error
+
+
+class EventParser:
+    """Bytes to (id, event, data), by the server-sent events of the HTML standard. Pure."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._cursor = ""
+        self._event = ""
+        self._data: list[str] = []
+
+    def feed(self, piece: bytes) -> list[tuple[str, str, str]]:
+        """The events that are complete now."""
+        *lines, self._rest = (self._rest + piece).split(b"\n")
+        found = []
+        for line in lines:
+            if text := line.rstrip(b"\r").decode("utf-8", "replace"):
+                self._field(text)
+            elif event := self._dispatch():
+                found.append(event)
+        return found
+
+    def _field(self, line: str) -> None:
+        name, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if name == "id" and "\0" not in value:
+            self._cursor = value
+        elif name == "event":
+            self._event = value
+        elif name == "data":
+            self._data.append(value)
+
+    def _dispatch(self) -> tuple[str, str, str] | None:
+        event, data = self._event, "\n".join(self._data)
+        self._event, self._data = "", []
+        return (self._cursor, event, data) if data or event else None

@@ -1,0 +1,226 @@
+"""Content against a server with our extensions: reads of versions, one-request puts, sessions.
+
+It must not keep state. What may have happened unheard is cleared up here: each method says how.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+
+from filesfs.backend import digests, parse
+from filesfs.backend.connection import Buffer
+from filesfs.backend.paths import Targets, quoted
+from filesfs.backend.requester import Request, Requester
+from filesfs.backend.retry import Tries
+from filesfs.backend.sessions import Abilities, HttpSession
+from filesfs.domain import (
+    AttributeChange,
+    Entry,
+    ETag,
+    Kind,
+    Location,
+    ResourceId,
+)
+from filesfs.errors import (
+    Corrupted,
+    Gone,
+    NotFound,
+    PreconditionFailed,
+    RangeNotSatisfiable,
+    Stale,
+    Unavailable,
+    Unsupported,
+)
+from filesfs.wire import Extension
+
+# Servers and proxies commonly refuse more than 8 KiB of headers; larger attributes go in a body.
+_HEADER_ATTRIBUTES = 4096
+_CORRUPTED_TRIES = 3
+
+
+class RichContent:
+    """FilesBackend's content operations over the extensions."""
+
+    def __init__(
+        self, requester: Requester, targets: Targets, extensions: frozenset[Extension]
+    ) -> None:
+        self._requester = requester
+        self._targets = targets
+        self._extensions = extensions
+        self._abilities = Abilities(
+            resume=Extension.RESUME in extensions,
+            digests=Extension.INTEGRITY in extensions,
+            cancel=Extension.CANCEL in extensions,
+            copy_base=Extension.RANGES_UPLOAD in extensions,
+            full_entries=True,
+        )
+
+    async def stat(self, location: Location) -> Entry:
+        """A key's full entry, a directory's too; see FilesBackend."""
+        answer = await self._requester.ask(Request("GET", self._targets.of(location, "view=full")))
+        return parse.file_entry(answer.json())
+
+    async def read(self, entry: Entry, offset: int, length: int) -> bytes:
+        if length <= 0 or offset >= entry.size:
+            return b""
+        for _ in range(_CORRUPTED_TRIES - 1):
+            try:
+                return await self._read_once(entry, offset, length)
+            except Corrupted:  # on its way, most likely: read again
+                continue
+        return await self._read_once(entry, offset, length)
+
+    async def read_whole(
+        self, location: Location, limit: int, known: Entry | None = None
+    ) -> tuple[Entry, bytes | None]:
+        entry = await self.stat(location)
+        if entry.kind is Kind.DIRECTORY or entry.size > limit:
+            return entry, None
+        if known is not None and known.etag is not None and known.etag == entry.etag:
+            return entry, None
+        return entry, await self.read(entry, 0, entry.size)
+
+    async def put(
+        self,
+        location: Location,
+        data: bytes | memoryview,
+        mime_type: str,
+        change: AttributeChange,
+        *,
+        only_new: bool = False,
+        if_match: ETag | None = None,
+        resource_id: ResourceId | None = None,
+        kind: Kind = Kind.FILE,
+    ) -> Entry:
+        mime_type = mime_type if kind is Kind.FILE else kind.value
+        change = stamped(change) if only_new else change
+        attributes = parse.patch_body(change)
+        if len(attributes) > _HEADER_ATTRIBUTES:
+            session = await self.open_upload(
+                location,
+                mime_type,
+                change,
+                size=len(data),
+                only_new=only_new,
+                if_match=if_match,
+                resource_id=resource_id,
+            )
+            entry = await session.send(data, final=True)
+            assert entry is not None
+            return entry
+        headers = {"Content-Type": mime_type}
+        if len(attributes) > 2:
+            headers["Files-Attributes"] = attributes.decode()
+        if resource_id is not None:
+            headers["Files-Resource"] = resource_id
+        if self._abilities.digests and data:
+            headers["Content-Digest"] = digests.digest_of(data)
+        headers |= _conditions(only_new, if_match)
+        target = self._targets.of(location, "alt=media&view=full")
+        request = Request("PUT", target, headers, data, bulk=len(data) > digests.BLOCK)
+        tries = Tries()
+        try:
+            return parse.file_entry((await self._requester.ask(request, tries)).json())
+        except PreconditionFailed:
+            if tries.lost and (ours := await self._own_put(location, data, change, only_new)):
+                return ours
+            raise
+
+    async def open_upload(
+        self,
+        location: Location,
+        mime_type: str,
+        change: AttributeChange,
+        *,
+        size: int | None = None,
+        only_new: bool = False,
+        if_match: ETag | None = None,
+        resource_id: ResourceId | None = None,
+        base: ETag | None = None,
+    ) -> HttpSession:
+        if size is None and Extension.DEFER_LENGTH not in self._extensions:
+            raise Unsupported("This server needs the size when an upload begins.")
+        self._targets.of(location)  # checks the names
+        body: dict[str, object] = {
+            "bucket": location.bucket,
+            "key": location.key,
+            "mime_type": mime_type,
+            "size": size or 0,
+        }
+        if change:
+            body["attributes"] = json.loads(parse.patch_body(change))
+        if resource_id is not None:
+            body["resource_id"] = resource_id
+        headers = {"Content-Type": "application/json", **_conditions(only_new, if_match)}
+        if size is None:
+            headers["Upload-Defer-Length"] = "1"
+        if base is not None and self._abilities.copy_base:
+            headers["Files-Base"] = base
+        request = Request("POST", self._targets.files(), headers, json.dumps(body).encode())
+        # Repeating it leaves at worst an empty session, which the server collects.
+        answer = await self._requester.ask(request)
+        return HttpSession(self._requester, session_url(answer.json()), size, self._abilities)
+
+    async def _read_once(self, entry: Entry, offset: int, length: int) -> bytes:
+        end = min(offset + length, entry.size)
+        query = "alt=media"
+        headers = {}
+        if entry.etag is not None:
+            query = f"alt=media&version={quoted(entry.etag)}"
+        if offset or end < entry.size:
+            headers["Range"] = f"bytes={offset}-{end - 1}"
+        request = Request("GET", self._targets.of(entry.location, query), headers, bulk=True)
+        try:
+            answer = await self._requester.ask(request)
+        except RangeNotSatisfiable as error:
+            raise Stale(f"{str(entry.location)!r} is shorter than it was: {error}") from error
+        except (NotFound, Gone) as error:
+            raise Stale(f"The version {entry.etag} is no more: {error}") from error
+        if entry.etag is not None and answer.headers.get("etag", entry.etag) != entry.etag:
+            raise Stale(f"{str(entry.location)!r} is at another version than {entry.etag}.")
+        content = answer.body
+        if headers and answer.status == 200:
+            content = content[offset:end]
+        elif len(content) == end - offset:
+            digests.verify(answer.headers, content)
+        if len(content) != end - offset:
+            raise Corrupted(f"{len(content)} bytes came of the {end - offset} asked for.")
+        return content
+
+    async def _own_put(
+        self, location: Location, data: Buffer, change: AttributeChange, only_new: bool
+    ) -> Entry | None:
+        """What is there now, if it is what a put whose answer was lost has made."""
+        entry = await self.stat(location)
+        if entry.size != len(data) or (only_new and not is_own(entry, change)):
+            return None
+        return entry if await self.read(entry, 0, entry.size) == data else None
+
+
+def session_url(body: object) -> str:
+    """The URL of a FileUploadResponse."""
+    if isinstance(body, dict) and isinstance(body.get("url"), str):
+        return str(body["url"])
+    raise Unavailable(f"The upload session's answer holds no url: {str(body)[:200]}")
+
+
+def _conditions(only_new: bool, if_match: ETag | None) -> dict[str, str]:
+    headers = {}
+    if only_new:
+        headers["If-None-Match"] = "*"
+    if if_match is not None:
+        headers["If-Match"] = if_match
+    return headers
+
+
+def stamped(change: AttributeChange) -> AttributeChange:
+    """The change with a modification time of ours, by which a lost creation is known again."""
+    if change.modified_ns is not None:
+        return change
+    return replace(change, modified_ns=time.time_ns())
+
+
+def is_own(entry: Entry, change: AttributeChange) -> bool:
+    return entry.attributes.modified_ns == change.modified_ns

@@ -1,0 +1,197 @@
+"""The FilesBackend over HTTP: probes the server once, then speaks the dialect that it knows.
+
+It must not do anything of its own beyond that choice.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+
+from filesfs.backend.answers import Answer
+from filesfs.backend.changes import ChangeFeed
+from filesfs.backend.paths import Targets
+from filesfs.backend.plain import PlainDialect
+from filesfs.backend.protocol import FilesBackend
+from filesfs.backend.requester import Request, Requester
+from filesfs.backend.rich import NEEDED, RichDialect
+from filesfs.backend.sessions import HttpSession
+from filesfs.backend.settings import BackendSettings
+from filesfs.domain import (
+    AttributeChange,
+    Change,
+    Entry,
+    ETag,
+    Kind,
+    Listing,
+    Location,
+    ResourceId,
+    Usage,
+)
+from filesfs.errors import InvalidRequest, NotFound, Unsupported
+from filesfs.wire import Extension
+
+log = logging.getLogger(__name__)
+
+
+async def connect_backend(settings: BackendSettings) -> HttpBackend:
+    """A backend that is connected; raises what stands against it."""
+    backend = HttpBackend(settings)
+    try:
+        await backend.connect()
+    except BaseException:
+        await backend.aclose()
+        raise
+    return backend
+
+
+class HttpBackend:
+    """FilesBackend over HTTP. Runs on trio; see `FilesBackend` for every method."""
+
+    def __init__(self, settings: BackendSettings) -> None:
+        self.server_id = settings.server_id
+        self._requester = Requester(settings)
+        self._targets = Targets(settings.prefix)
+        self._extensions: frozenset[Extension] = frozenset()
+        self._dialect: RichDialect | PlainDialect = PlainDialect(self._requester, self._targets)
+        self._feed = ChangeFeed(self._requester, self._targets.files("changes=1"))
+
+    @property
+    def extensions(self) -> frozenset[Extension]:
+        return self._extensions
+
+    async def connect(self) -> None:
+        self._use(_advertised(await self._probe()))
+        if not self._extensions:  # a plain server may answer OPTIONS without asking who we are
+            await self._dialect.list_directory(Location(""))
+
+    async def aclose(self) -> None:
+        await self._requester.aclose()
+
+    # -- names ------------------------------------------------------------------------------------
+    async def list_directory(self, location: Location) -> Listing:
+        return await self._dialect.list_directory(location)
+
+    async def stat(self, location: Location) -> Entry:
+        return await self._dialect.stat(location)
+
+    async def usage(self) -> Usage:
+        return await self._dialect.usage()
+
+    # -- content ----------------------------------------------------------------------------------
+    async def read(self, entry: Entry, offset: int, length: int) -> bytes:
+        return await self._dialect.read(entry, offset, length)
+
+    async def read_whole(
+        self, location: Location, limit: int, known: Entry | None = None
+    ) -> tuple[Entry, bytes | None]:
+        return await self._dialect.read_whole(location, limit, known)
+
+    async def put(
+        self,
+        location: Location,
+        data: bytes | memoryview,
+        mime_type: str,
+        change: AttributeChange,
+        *,
+        only_new: bool = False,
+        if_match: ETag | None = None,
+        resource_id: ResourceId | None = None,
+        kind: Kind = Kind.FILE,
+    ) -> Entry:
+        return await self._dialect.put(
+            location,
+            data,
+            mime_type,
+            change,
+            only_new=only_new,
+            if_match=if_match,
+            resource_id=resource_id,
+            kind=kind,
+        )
+
+    async def open_upload(
+        self,
+        location: Location,
+        mime_type: str,
+        change: AttributeChange,
+        *,
+        size: int | None = None,
+        only_new: bool = False,
+        if_match: ETag | None = None,
+        resource_id: ResourceId | None = None,
+        base: ETag | None = None,
+    ) -> HttpSession:
+        return await self._dialect.open_upload(
+            location,
+            mime_type,
+            change,
+            size=size,
+            only_new=only_new,
+            if_match=if_match,
+            resource_id=resource_id,
+            base=base,
+        )
+
+    # -- changes of names and attributes ----------------------------------------------------------
+    async def make_directory(self, location: Location, change: AttributeChange) -> Entry:
+        return await self._dialect.make_directory(location, change)
+
+    async def remove(self, location: Location, kind: Kind) -> None:
+        await self._dialect.remove(location, kind)
+
+    async def move(
+        self,
+        source: Location,
+        destination: Location,
+        kind: Kind,
+        *,
+        overwrite: bool = True,
+        exchange: bool = False,
+    ) -> None:
+        await self._dialect.move(source, destination, kind, overwrite=overwrite, exchange=exchange)
+
+    async def link(self, source: Location, destination: Location) -> Entry:
+        return await self._dialect.link(source, destination)
+
+    async def set_attributes(
+        self, location: Location, kind: Kind, change: AttributeChange
+    ) -> Entry:
+        return await self._dialect.set_attributes(location, kind, change)
+
+    # -- change feed ------------------------------------------------------------------------------
+    def changes(self) -> AbstractAsyncContextManager[AsyncIterator[Change]]:
+        if Extension.CHANGES not in self._extensions:
+            raise Unsupported("This server has no change feed.")
+        return self._feed.open()
+
+    # -- inner ------------------------------------------------------------------------------------
+    async def _probe(self) -> Answer | None:
+        """What OPTIONS answers; None where the server does not know it."""
+        try:
+            return await self._requester.ask(Request("OPTIONS", self._targets.files()))
+        except (NotFound, Unsupported, InvalidRequest) as error:
+            log.debug("The server does not answer OPTIONS: %s", error)
+            return None
+
+    def _use(self, extensions: frozenset[Extension]) -> None:
+        if extensions >= NEEDED:
+            self._extensions = extensions
+            self._requester.is_extended = True
+            self._dialect = RichDialect(self._requester, self._targets, extensions)
+            return
+        if extensions:
+            missing = ", ".join(sorted(NEEDED - extensions))
+            log.warning("The server lacks the extensions %s; used as a plain one.", missing)
+
+
+def _advertised(answer: Answer | None) -> frozenset[Extension]:
+    tokens = answer.headers.get("files-extensions", "") if answer is not None else ""
+    known = set(Extension)
+    return frozenset(
+        Extension(token) for each in tokens.split(",") if (token := each.strip()) in known
+    )
+
+
+_conforms: type[FilesBackend] = HttpBackend  # mypy holds it to the protocol

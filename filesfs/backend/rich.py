@@ -1,0 +1,224 @@
+"""Names and attributes against a server with our extensions: one request each, where possible.
+
+It must not keep state. A lost answer is cleared up here: each method says how.
+"""
+
+from __future__ import annotations
+
+from filesfs.backend import parse
+from filesfs.backend.content import RichContent, is_own, stamped
+from filesfs.backend.paths import quoted
+from filesfs.backend.requester import Request
+from filesfs.backend.retry import Tries, repeat
+from filesfs.domain import (
+    AttributeChange,
+    Entry,
+    Kind,
+    Listing,
+    Location,
+    Usage,
+)
+from filesfs.errors import (
+    Conflict,
+    NotFound,
+    PreconditionFailed,
+    Unsupported,
+)
+from filesfs.wire import DIRECTORY, Extension
+
+NEEDED = frozenset(
+    {
+        Extension.CONTENT,
+        Extension.VERSIONS,
+        Extension.PUT,
+        Extension.LISTING,
+        Extension.RICH_STAT,
+        Extension.DIRECTORIES,
+        Extension.MOVE,
+        Extension.PATCH,
+    }
+)
+_PAGE = 10_000  # entries of a listing in one answer: some 4 MB of JSON
+
+
+class RichDialect(RichContent):
+    """FilesBackend's operations over the extensions."""
+
+    # -- names ------------------------------------------------------------------------------------
+    async def list_directory(self, location: Location) -> Listing:
+        if not location.bucket:
+            return await self._list_buckets()
+        target = self._targets.of(Location(location.bucket))
+        prefix = f"{location.key}/" if location.key else ""
+        query = f"prefix={prefix}&delimiter=/&view=full&limit={_PAGE}"
+        entries: list[Entry] = []
+        cursor, after, more = "", "", True
+        while more:
+            page = f"{query}&after={quoted(after)}" if after else query
+            answer = await self._requester.ask(Request("GET", f"{target}?{page}"))
+            cursor = cursor or answer.cursor
+            found, after, more = parse.listing_page(answer.json())
+            entries.extend(found)
+        if location.key:
+            entries = [entry for entry in entries if entry.location.key != location.key]
+        if not entries and location.key:
+            await self._require_directory(location)
+        entries.sort(key=lambda entry: entry.location.key)
+        return Listing(location, tuple(entries), cursor)
+
+    async def stat(self, location: Location) -> Entry:
+        if not location.bucket:
+            return parse.directory(location)
+        if not location.key:
+            return await self._stat_bucket(location)
+        answer = await self._requester.ask(Request("GET", self._targets.of(location, "view=full")))
+        return parse.file_entry(answer.json())
+
+    async def usage(self) -> Usage:
+        answer = await self._requester.ask(Request("GET", self._targets.files("usage=1")))
+        return parse.usage(answer.json())
+
+    # -- changes of names and attributes ----------------------------------------------------------
+    async def make_directory(self, location: Location, change: AttributeChange) -> Entry:
+        if not location.key:
+            return await self._make_bucket(location, change)
+        change = stamped(change)
+        headers = {
+            "Content-Type": DIRECTORY,
+            "If-None-Match": "*",
+            "Files-Attributes": parse.patch_body(change).decode(),
+        }
+        target = self._targets.of(location, "alt=media&view=full", Kind.DIRECTORY)
+        tries = Tries()
+        try:
+            answer = await self._requester.ask(Request("PUT", target, headers), tries)
+            return parse.file_entry(answer.json())
+        except (PreconditionFailed, Conflict) as error:
+            if tries.lost and is_own(entry := await self.stat(location), change):
+                return entry
+            if isinstance(error, PreconditionFailed) or error.reason == "is-directory":
+                raise Conflict(str(error), "exists") from error
+            raise
+
+    async def remove(self, location: Location, kind: Kind) -> None:
+        headers = {"Files-Keep-Parent": "1"} if location.key else {}
+        tries = Tries()
+        try:
+            request = Request("DELETE", self._targets.of(location, kind=kind), headers)
+            await self._requester.ask(request, tries)
+        except NotFound:
+            if not tries.lost:  # else an earlier try did it
+                raise
+
+    async def move(
+        self,
+        source: Location,
+        destination: Location,
+        kind: Kind,
+        *,
+        overwrite: bool = True,
+        exchange: bool = False,
+    ) -> None:
+        if not source.key or not destination.key:
+            raise Unsupported("A bucket cannot be moved.")
+        if exchange:
+            await self._exchange(source, destination)
+            return
+        headers = {
+            "Destination": self._targets.of(destination, kind=kind),
+            "Files-Keep-Parent": "1",
+        }
+        if not overwrite:
+            headers["Overwrite"] = "F"
+        tries = Tries()
+        try:
+            request = Request("MOVE", self._targets.of(source, kind=kind), headers)
+            await self._requester.ask(request, tries)
+        except (NotFound, PreconditionFailed):
+            if not (tries.lost and await self._was_moved(source, destination)):
+                raise
+
+    async def link(self, source: Location, destination: Location) -> Entry:
+        headers = {"Destination": self._targets.of(destination)}
+        request = Request("BIND", self._targets.of(source, "view=full"), headers)
+        tries = Tries()
+        try:
+            return parse.file_entry((await self._requester.ask(request, tries)).json())
+        except Conflict:
+            if tries.lost:
+                entry = await self.stat(destination)
+                if entry.resource_id == (await self.stat(source)).resource_id:
+                    return entry
+            raise
+
+    async def set_attributes(
+        self, location: Location, kind: Kind, change: AttributeChange
+    ) -> Entry:
+        headers = {"Content-Type": "application/merge-patch+json"}
+        target = self._targets.of(location, "view=full", kind)
+        body = (
+            await self._requester.ask(Request("PATCH", target, headers, parse.patch_body(change)))
+        ).json()
+        return parse.file_entry(body) if location.key else parse.bucket_entry(body)
+
+    # -- inner ------------------------------------------------------------------------------------
+    async def _list_buckets(self) -> Listing:
+        answer = await self._requester.ask(Request("GET", self._targets.files("view=full")))
+        entries = sorted(
+            (parse.bucket_entry(body) for body in answer.json()["data"]),
+            key=lambda entry: entry.location.bucket,
+        )
+        return Listing(Location(""), tuple(entries), answer.cursor)
+
+    async def _stat_bucket(self, location: Location) -> Entry:
+        self._targets.of(location)
+        for entry in (await self._list_buckets()).entries:
+            if entry.location == location:
+                return entry
+        raise NotFound(f"There is no bucket {location.bucket!r}.")
+
+    async def _require_directory(self, location: Location) -> None:
+        if (await self.stat(location)).kind is not Kind.DIRECTORY:
+            raise Conflict(f"{str(location)!r} is not a directory.", "not-directory")
+
+    async def _make_bucket(self, location: Location, change: AttributeChange) -> Entry:
+        try:
+            await self._stat_bucket(location)
+        except NotFound:
+            pass
+        else:
+            raise Conflict(f"There is a bucket {location.bucket!r} already.", "exists")
+        # Registering a plain name again does nothing, so it can be repeated.
+        await self._requester.ask(Request("PUT", self._targets.of(location)))
+        if change:
+            return await self.set_attributes(location, Kind.DIRECTORY, change)
+        return await self._stat_bucket(location)
+
+    async def _was_moved(self, source: Location, destination: Location) -> bool:
+        try:
+            await self.stat(source)
+        except NotFound:
+            try:
+                await self.stat(destination)
+            except NotFound:
+                return False
+            return True
+        return False
+
+    async def _exchange(self, source: Location, destination: Location) -> None:
+        """Swap two names. Done twice it is undone, so before a second try identities are asked."""
+        one, other = await self.stat(source), await self.stat(destination)
+        target = self._targets.of(destination, kind=other.kind)
+        request = Request(
+            "MOVE",
+            self._targets.of(source, kind=one.kind),
+            {"Destination": target, "Exchange": "T"},
+        )
+        tries = Tries()
+
+        async def attempt() -> None:
+            if tries.lost and (await self.stat(source)).resource_id == other.resource_id:
+                return
+            await self._requester.once(request)
+
+        await repeat(self._requester.policy, attempt, tries)

@@ -1,0 +1,185 @@
+"""A running upload session over HTTP: parts in order, taken up again after a broken connection.
+
+It must not decide how large parts are or what an upload is for. On a server without extensions
+parts are plain appended POSTs, all or nothing, and the size is known from the start.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import trio
+
+from filesfs.backend import parse
+from filesfs.backend.answers import Answer
+from filesfs.backend.connection import Buffer
+from filesfs.backend.digests import digest_of
+from filesfs.backend.paths import with_query
+from filesfs.backend.requester import Request, Requester
+from filesfs.backend.retry import Tries, repeat
+from filesfs.domain import Entry
+from filesfs.errors import (
+    Conflict,
+    FilesfsError,
+    Gone,
+    InvalidRequest,
+    NotFound,
+    Unavailable,
+    Unsupported,
+)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Abilities:
+    """What the server takes beyond plain appended parts."""
+
+    resume: bool = False  # Upload-Offset, HEAD on a session
+    digests: bool = False
+    cancel: bool = False
+    copy_base: bool = False
+    full_entries: bool = False
+
+
+class HttpSession:
+    """An upload session. One user at a time; parts go in order."""
+
+    def __init__(
+        self,
+        requester: Requester,
+        url: str,
+        size: int | None,
+        abilities: Abilities,
+    ) -> None:
+        self._requester = requester
+        self._url = url
+        self._size = size  # None: the last part says it
+        self._abilities = abilities
+        self._offset = 0  # bytes that the server has accepted
+        self._unsure = False  # a part's answer was lost: `_offset` may be too small
+        self._entry: Entry | None = None
+        self._progress = 0.0  # trio time at which the server last took something
+
+    @property
+    def offset(self) -> int:
+        return self._offset
+
+    async def send(self, data: bytes | memoryview, *, final: bool = False) -> Entry | None:
+        """Append `data`. See UploadSession; stalls count, not the total time."""
+        end = self._offset + len(data)
+        self._check_end(end, final=final)
+        if not data and not final:
+            return None
+        start, view = self._offset, memoryview(data)
+        self._progress = trio.current_time()
+        tries = Tries()
+
+        async def attempt() -> None:
+            if self._unsure:
+                await self._find_offset(start, end)
+            if self._entry is None and (final or self._offset < end):
+                await self._post(view[self._offset - start :], end if final else None)
+
+        with session_loss():
+            await repeat(self._requester.policy, attempt, tries, lambda: self._progress)
+        return self._committed() if final else None
+
+    async def copy_base(self, length: int) -> None:
+        """Take `length` bytes at the offset from the base version. See UploadSession."""
+        if not self._abilities.copy_base:
+            raise Unsupported("This server does not begin uploads from a version that exists.")
+        start, end = self._offset, self._offset + length
+        self._progress = trio.current_time()
+
+        async def attempt() -> None:
+            if self._unsure:
+                await self._find_offset(start, end)
+            if self._offset < end:
+                left = str(end - self._offset)
+                await self._request({"Files-Copy-Base": left}, b"", end)
+
+        with session_loss():
+            await repeat(self._requester.policy, attempt, None, lambda: self._progress)
+
+    async def cancel(self) -> None:
+        """Give the session up; never raises. A server without cancel collects it by itself."""
+        if not self._abilities.cancel or self._entry is not None:
+            return
+        try:
+            with trio.move_on_after(5):
+                await self._requester.once_url(Request("DELETE", self._url))
+        except FilesfsError as error:
+            log.debug("An upload session could not be cancelled: %s", error)
+
+    # -- inner ------------------------------------------------------------------------------------
+    def _check_end(self, end: int, *, final: bool) -> None:
+        if self._size is not None and (end > self._size or (final and end != self._size)):
+            raise InvalidRequest(f"The session is for {self._size} bytes; these end at {end}.")
+
+    def _committed(self) -> Entry:
+        if self._entry is None:
+            raise Unavailable("The server took the last part, but did not complete the upload.")
+        return self._entry
+
+    async def _post(self, data: memoryview, total: int | None) -> None:
+        headers = {"Content-Type": "application/octet-stream"}
+        if self._abilities.digests and data:
+            headers["Content-Digest"] = digest_of(data)
+        if total is not None and self._size is None:
+            headers["Upload-Length"] = str(total)
+        await self._request(headers, data, self._offset + len(data))
+
+    async def _request(self, headers: Mapping[str, str], data: Buffer, end: int) -> None:
+        extra = {"Upload-Offset": str(self._offset)} if self._abilities.resume else {}
+        url = with_query(self._url, "view=full") if self._abilities.full_entries else self._url
+        request = Request("POST", url, {**headers, **extra}, data, bulk=len(data) > 0)
+        try:
+            answer = await self._requester.once_url(request)
+        except Conflict as error:
+            self._unsure = True
+            if error.reason not in ("offset", "busy", "complete", ""):
+                raise
+            raise Unavailable(f"The session is elsewhere: {error}", sent=False) from error
+        except (Unavailable, trio.Cancelled):
+            self._unsure = True
+            raise
+        self._offset, self._progress = end, trio.current_time()
+        self._take(answer)
+
+    def _take(self, answer: Answer) -> None:
+        body = answer.json() if answer.body else None
+        if isinstance(body, dict) and "key" in body:
+            self._entry = parse.file_entry(body)
+
+    async def _find_offset(self, start: int, end: int) -> None:
+        """Ask how far the session is. Gone when that is outside of the part being sent."""
+        offset = await self._ask_offset()
+        if not start <= offset <= end:
+            raise Gone(f"The session is at {offset}, outside of {start} to {end}.")
+        if offset > self._offset:
+            self._progress = trio.current_time()
+        self._offset, self._unsure = offset, False
+
+    async def _ask_offset(self) -> int:
+        if self._abilities.resume:
+            answer = await self._requester.once_url(Request("HEAD", self._url))
+            offset = answer.headers.get("upload-offset", "")
+            if offset.isdecimal():
+                return int(offset)
+        body = (await self._requester.once_url(Request("GET", self._url))).json()
+        if not isinstance(body, dict) or not isinstance(body.get("offset"), int):
+            raise Unavailable(f"The session's answer holds no offset: {str(body)[:200]}")
+        return int(body["offset"])
+
+
+class session_loss:  # noqa: N801  # reads as a statement
+    """A session that is not found is gone: the caller starts again."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, NotFound):
+            raise Gone(f"The upload session is no more: {error}", 404) from error
