@@ -6,15 +6,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.mount.mounting import MountedFilesystem, mounted
-from tests.server.running import RunningServer, running_server
+from tests.mount.places import fresh_directory, ground_of
+
+if TYPE_CHECKING:  # the tests that prove themselves on tmpfs need no server
+    from tests.server.running import RunningServer
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    from tests.server.running import running_server
+
     with running_server(tmp_path_factory.mktemp("server")) as running:
         yield running
 
@@ -34,3 +40,21 @@ def bucket(mount: MountedFilesystem, request: pytest.FixtureRequest) -> Path:
     path = mount.path / name
     path.mkdir()
     return path
+
+
+@pytest.fixture(scope="module")
+def ground(request: pytest.FixtureRequest) -> Path:
+    """Where the module's tests make their directories."""
+    return ground_of(request)
+
+
+@pytest.fixture(scope="module")
+def module_place(ground: Path, request: pytest.FixtureRequest) -> Path:
+    """A directory that the module's tests share."""
+    return fresh_directory(ground, f"shared-{request.node.name}")
+
+
+@pytest.fixture
+def place(ground: Path, request: pytest.FixtureRequest) -> Path:
+    """A directory of the test's own, on the mount or where FILESFS_TEST_DIR says."""
+    return fresh_directory(ground, request.node.name)

@@ -1,0 +1,34 @@
+"""Directories for tests: on the mount, or wherever FILESFS_TEST_DIR says.
+
+The second is how a test proves itself: `FILESFS_TEST_DIR=/dev/shm/x pytest tests/posix` asks tmpfs
+the same questions, and tmpfs must pass.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+ELSEWHERE = os.environ.get("FILESFS_TEST_DIR")
+
+
+def ground_of(request: pytest.FixtureRequest) -> Path:
+    """Where directories for tests are made: the mount's root, unless told otherwise."""
+    if ELSEWHERE:
+        Path(ELSEWHERE).mkdir(exist_ok=True)
+        return Path(ELSEWHERE)
+    mount = request.getfixturevalue("mount")
+    assert isinstance(mount.path, Path)
+    return mount.path
+
+
+def fresh_directory(ground: Path, title: str) -> Path:
+    """A new directory; on the mount's root this is a bucket. Mode 0755 whatever the umask."""
+    name = "".join(c if c.isalnum() else "-" for c in title)[-100:].strip("-")
+    path = Path(tempfile.mkdtemp(dir=ground)) if ELSEWHERE else ground / name
+    path.mkdir(exist_ok=bool(ELSEWHERE))
+    path.chmod(0o755)
+    return path

@@ -1,0 +1,43 @@
+"""System calls that Python's os module does not have, or has too kindly. OSError like os's own."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+NOREPLACE = 1
+EXCHANGE = 2
+UTIME_NOW = (1 << 30) - 1
+UTIME_OMIT = (1 << 30) - 2
+AT_FDCWD = -100
+FALLOC_KEEP_SIZE = 1
+FALLOC_PUNCH_HOLE = 2
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class _Timespec(ctypes.Structure):
+    _fields_ = (("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long))
+
+
+def _checked(result: int) -> int:
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return result
+
+
+def renameat2(old: str | bytes, new: str | bytes, flags: int) -> None:
+    _checked(_libc.renameat2(AT_FDCWD, os.fsencode(old), AT_FDCWD, os.fsencode(new), flags))
+
+
+def utimensat(path: str, accessed: tuple[int, int], modified: tuple[int, int]) -> None:
+    """Times as (seconds, nanoseconds); the nanoseconds may be UTIME_NOW or UTIME_OMIT."""
+    times = (_Timespec * 2)(_Timespec(*accessed), _Timespec(*modified))
+    _checked(_libc.utimensat(AT_FDCWD, os.fsencode(path), times, 0))
+
+
+def fallocate(descriptor: int, mode: int, offset: int, length: int) -> None:
+    """fallocate(2) itself, which unlike posix_fallocate(3) makes up for nothing."""
+    function = _libc.fallocate
+    function.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long)
+    _checked(function(descriptor, mode, offset, length))

@@ -1,0 +1,5 @@
+"""The mount's fixtures: these tests run on it, or where FILESFS_TEST_DIR says."""
+
+from tests.mount.conftest import bucket, ground, module_place, mount, place, server
+
+__all__ = ["bucket", "ground", "module_place", "mount", "place", "server"]
