@@ -14,12 +14,12 @@ from weakref import WeakKeyDictionary
 
 import trio
 
-from filesfs.backend.protocol import FilesBackend, UploadSession
+from filesfs.backend.protocol import FilesBackend
 from filesfs.domain import Entry, Kind
-from filesfs.errors import Conflict, Gone, NotFound, Unsupported
+from filesfs.errors import Conflict, Gone, NotFound, RequestError, Unsupported
 from filesfs.wire import Extension
 from filesfs.write.buffer import BaseReader, WriteBuffer
-from filesfs.write.plan import plan
+from filesfs.write.plan import COPY_AT_LEAST, plan
 from filesfs.write.sending import cancel, send_steps
 from filesfs.write.stream import Stream
 from filesfs.write.target import Target
@@ -33,6 +33,12 @@ _ATTEMPTS = 3  # a session that the server lost is started again this often
 _MOST_STREAMS = 8
 # A writer that keeps going back to its header would have the file sent again each time.
 _STREAMS_A_COMMIT = 2
+
+
+class _SessionLost(Gone):
+    """Gone in the middle of a session; when the resource itself is gone, opening the next one
+    says so.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,15 +109,19 @@ class Uploader:
     async def _anew(self, buffer: WriteBuffer, target: Target, base: BaseReader) -> Entry:
         if buffer.size <= self._put_limit:
             return await self._put(buffer, target, base)
-        for _ in range(_ATTEMPTS - 1):
-            session = await self._open(buffer, target)
+        if self._copies(buffer, target):
             try:
-                return await self._fill(session, buffer, target, base)
-            except (
-                Gone
-            ):  # the session is lost, not the resource: that one shows when the next opens
+                return await self._session(buffer, target, base, copy=True)
+            except RequestError as error:
+                # That version may be superseded, or be no more; what failed for another reason
+                # fails again.
+                log.info("%s: not from the server's copy: %s", target.location, error)
+        for _ in range(_ATTEMPTS - 1):
+            try:
+                return await self._session(buffer, target, base, copy=False)
+            except _SessionLost:
                 continue
-        return await self._fill(await self._open(buffer, target), buffer, target, base)
+        return await self._session(buffer, target, base, copy=False)
 
     async def _put(self, buffer: WriteBuffer, target: Target, base: BaseReader) -> Entry:
         return await self._backend.put(
@@ -124,13 +134,17 @@ class Uploader:
             resource_id=target.resource_id,
         )
 
-    def _copies(self, target: Target) -> bool:
+    def _copies(self, buffer: WriteBuffer, target: Target) -> bool:
+        """The server can take unchanged parts from the version that it has."""
         known = target.base is not None and target.base.etag is not None
-        return known and Extension.RANGES_UPLOAD in self._backend.extensions
+        able = Extension.RANGES_UPLOAD in self._backend.extensions
+        return able and known and buffer.base_end >= COPY_AT_LEAST
 
-    async def _open(self, buffer: WriteBuffer, target: Target) -> UploadSession:
-        etag = target.base.etag if target.base is not None and self._copies(target) else None
-        return await self._backend.open_upload(
+    async def _session(
+        self, buffer: WriteBuffer, target: Target, base: BaseReader, *, copy: bool
+    ) -> Entry:
+        steps = plan(buffer.layout(0, buffer.size), self._part_bytes, copy=copy)
+        session = await self._backend.open_upload(
             target.location,
             target.mime_type,
             target.change,
@@ -138,16 +152,13 @@ class Uploader:
             only_new=target.only_new,
             if_match=target.if_match,
             resource_id=target.resource_id,
-            base=etag if buffer.base_end else None,
+            base=target.base.etag if target.base is not None and copy else None,
         )
-
-    async def _fill(
-        self, session: UploadSession, buffer: WriteBuffer, target: Target, base: BaseReader
-    ) -> Entry:
-        segments = buffer.layout(0, buffer.size)
-        steps = plan(segments, self._part_bytes, copy=self._copies(target))
         try:
             return await send_steps(session, steps, buffer, base)
+        except Gone as error:
+            await cancel(session)
+            raise _SessionLost(str(error)) from error
         except BaseException:
             await cancel(session)
             raise

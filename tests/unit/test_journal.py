@@ -117,7 +117,7 @@ def test_what_was_kept_is_there_after_a_crash(journal: Journal, tmp_path: Path) 
 
 
 def test_every_byte_at_which_the_log_may_be_torn(journal: Journal, tmp_path: Path) -> None:
-    ends = [(journal._log.length, [])]
+    ends: list[tuple[int, list[JournalId]]] = [(journal._log.length, [])]
     expected: list[JournalId] = []
     for number in range(3):
         expected.append(journal.keep(written(journal, b"x" * number), TARGET))

@@ -3,15 +3,17 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
+from filesfs.backend.protocol import FilesBackend
 from filesfs.domain import AttributeChange, Entry, Kind, Location
 from filesfs.errors import AccessDenied, Stale, Unavailable
 from filesfs.wire import Extension
 from filesfs.write.buffer import WriteBuffer
 from filesfs.write.journal import Journal
-from filesfs.write.replay import Replayer, conflict_location
+from filesfs.write.replay import Replayer, Tally, conflict_location
 from filesfs.write.upload import Target
 from tests.unit.upload_server import EVERYTHING, Server
 
@@ -42,6 +44,10 @@ def keep(
     buffer.close()
 
 
+async def replay(journal: Journal, server: Server) -> Tally:
+    return await Replayer(journal, cast("FilesBackend", server)).run()
+
+
 def names(server: Server) -> dict[str, bytes]:
     return {str(where): data for where, (_, data) in server.files.items()}
 
@@ -49,7 +55,7 @@ def names(server: Server) -> dict[str, bytes]:
 async def test_a_new_file_goes_up_and_leaves_the_journal(journal: Journal) -> None:
     server = Server()
     keep(journal, b"text")
-    tally = await Replayer(journal, server).run()
+    tally = await replay(journal, server)
     assert names(server) == {str(WHERE): b"text"}
     assert server.files[WHERE][0].attributes.mode == 0o640
     assert (tally.stored, tally.conflicts, tally.failed) == (1, 0, 0)
@@ -61,7 +67,7 @@ async def test_a_partial_write_lands_on_its_base(journal: Journal) -> None:
     server = Server(extensions=EVERYTHING - {Extension.RANGES_UPLOAD})
     base = server.store(WHERE, b"0123456789")
     keep(journal, b"XY", base, offset=4)
-    await Replayer(journal, server).run()
+    await replay(journal, server)
     assert names(server) == {str(WHERE): b"0123XY6789"}
 
 
@@ -70,7 +76,7 @@ async def test_another_clients_version_is_not_overwritten(journal: Journal) -> N
     base = server.store(WHERE, b"0123456789")
     keep(journal, b"ours" * 3, base)
     theirs = server.store(WHERE, b"theirs")
-    tally = await Replayer(journal, server).run()
+    tally = await replay(journal, server)
     assert tally.conflicts == 1
     assert server.files.pop(WHERE) == (theirs, b"theirs")
     ((name, data),) = names(server).items()
@@ -83,7 +89,7 @@ async def test_a_new_file_does_not_replace_one_that_came_meanwhile(journal: Jour
     server = Server()
     keep(journal, b"ours")
     server.store(WHERE, b"theirs")
-    await Replayer(journal, server).run()
+    await replay(journal, server)
     assert sorted(names(server).values()) == [b"ours", b"theirs"]
     assert names(server)[str(WHERE)] == b"theirs"
 
@@ -92,7 +98,7 @@ async def test_a_file_that_another_client_removed_comes_back_beside(journal: Jou
     server = Server()
     keep(journal, b"ours" * 3, server.store(WHERE, b"0123456789"))
     del server.files[WHERE]
-    await Replayer(journal, server).run()
+    await replay(journal, server)
     assert list(names(server).values()) == [b"ours" * 3]
     assert WHERE not in server.files
 
@@ -105,7 +111,7 @@ async def test_two_conflicts_in_one_second_get_two_names(
     server.store(WHERE, b"theirs")
     keep(journal, b"one")
     keep(journal, b"two")
-    await Replayer(journal, server).run()
+    await replay(journal, server)
     assert sorted(names(server).values()) == [b"one", b"theirs", b"two"]
     assert any(name.endswith("19700101T000000Z-1") for name in names(server))
 
@@ -116,7 +122,7 @@ async def test_an_upload_that_came_through_before_the_crash_is_no_conflict(
     server = Server()
     keep(journal, b"text")
     server.store(WHERE, b"text")
-    tally = await Replayer(journal, server).run()
+    tally = await replay(journal, server)
     assert names(server) == {str(WHERE): b"text"}
     assert (tally.stored, tally.conflicts) == (1, 0)
     assert journal.pending() == ()
@@ -133,11 +139,11 @@ async def test_a_server_that_is_away_ends_the_pass_and_keeps_the_order(journal: 
 
     server.fault = away
     with pytest.raises(Unavailable):
-        await Replayer(journal, server).run()
+        await replay(journal, server)
     assert server.calls == ["put 3"]
     assert journal.pending() == before
     server.fault = lambda call: None
-    await Replayer(journal, server).run()
+    await replay(journal, server)
     assert names(server) == {str(OTHER): b"one"}
 
 
@@ -156,7 +162,7 @@ async def test_a_failure_holds_up_only_what_is_about_its_names(journal: Journal)
             )
 
     server.fault = lambda call: denied(call) if server.calls.count("put 3") == 1 else None
-    tally = await Replayer(journal, server).run()
+    tally = await replay(journal, server)
     assert names(server) == {str(OTHER): b"two"}
     assert tally.failed == 1
     assert [record.location.key for record in journal.pending()] == [WHERE.key, "a"]
@@ -171,7 +177,7 @@ async def test_parts_that_nobody_has_any_more_are_not_made_up(journal: Journal) 
             raise Stale("that version is no more")
 
     server.fault = gone
-    tally = await Replayer(journal, server).run()
+    tally = await replay(journal, server)
     assert (tally.failed, len(journal.pending())) == (1, 1)
     assert names(server) == {str(WHERE): b"0123456789"}
 
@@ -185,7 +191,7 @@ async def test_changes_of_names_follow_in_order(journal: Journal) -> None:
     journal.note_rename(directory.child("x.tmp"), directory.child("x"), Kind.FILE)
     journal.note_attributes(directory.child("x"), Kind.FILE, AttributeChange(mode=0o444))
     journal.note_unlink(OTHER, Kind.FILE, old.etag)
-    tally = await Replayer(journal, server).run()
+    tally = await replay(journal, server)
     assert names(server) == {"docs/d": b"", "docs/d/x": b"new"}
     assert server.files[directory.child("x")][0].attributes.mode == 0o444
     assert (tally.stored, tally.conflicts, tally.failed) == (5, 0, 0)
@@ -199,7 +205,7 @@ async def test_a_replay_that_was_cut_short_can_run_again(journal: Journal) -> No
     journal.note_unlink(Location("docs", "gone"), Kind.FILE)
     await server.make_directory(Location("docs", "d"), AttributeChange())
     await server.move(WHERE, OTHER, Kind.FILE)
-    tally = await Replayer(journal, server).run()
+    tally = await replay(journal, server)
     assert (tally.stored, tally.conflicts, tally.failed) == (3, 0, 0)
     assert journal.pending() == ()
 
@@ -214,7 +220,7 @@ async def test_changes_of_names_spare_what_another_client_put_there(journal: Jou
     journal.note_rename(WHERE, Location("docs", "c"), Kind.FILE, expected=old.etag)
     journal.note_mkdir(OTHER, AttributeChange())
     journal.note_attributes(Location("docs", "gone"), Kind.FILE, AttributeChange(mode=0o600))
-    tally = await Replayer(journal, server).run()
+    tally = await replay(journal, server)
     assert names(server) == {str(WHERE): b"theirs", str(OTHER): b"theirs too"}
     assert (tally.stored, tally.conflicts) == (0, 5)
     assert journal.pending() == ()
@@ -225,7 +231,7 @@ async def test_what_an_open_file_stands_for_is_left_to_it(journal: Journal) -> N
     buffer = WriteBuffer(journal.spool, 0)
     buffer.write(0, b"live")
     journal.keep(buffer, Target(WHERE, "text/plain", AttributeChange(), None, None))
-    await Replayer(journal, server).run()
+    await replay(journal, server)
     assert not server.calls
     buffer.close()
 

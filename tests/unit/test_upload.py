@@ -6,12 +6,14 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 import trio
 
+from filesfs.backend.protocol import FilesBackend
 from filesfs.domain import AttributeChange, Entry, Location
-from filesfs.errors import Gone, NoSpace, PreconditionFailed, Unavailable
+from filesfs.errors import Gone, NoSpace, PreconditionFailed, Unavailable, Unsupported
 from filesfs.wire import Extension
 from filesfs.write.buffer import SpoolFolder, WriteBuffer
 from filesfs.write.upload import Target, Uploader
@@ -47,7 +49,7 @@ def target(base: Entry | None = None, **fields: object) -> Target:
 @asynccontextmanager
 async def uploader(server: Server, part: int = PART, put: int = 100) -> AsyncIterator[Uploader]:
     async with trio.open_nursery() as nursery:
-        yield Uploader(server, nursery, part, put)
+        yield Uploader(cast("FilesBackend", server), nursery, part, put)
         nursery.cancel_scope.cancel()
 
 
@@ -115,6 +117,22 @@ async def test_only_changed_ranges_travel_where_the_server_can_copy(tmp_path: Pa
     wanted = ["open 1048576", f"copy {half}", "send 3", f"copy {half - 3}", "send 0 final"]
     assert server.calls == wanted
     assert server.files[WHERE][1] == content[:half] + b"new" + content[half + 3 :]
+
+
+@pytest.mark.parametrize("call", ["open 1048576", "copy 524288", "send 3"])
+@pytest.mark.parametrize("error", [Gone("pruned"), PreconditionFailed("old"), Unsupported("no")])
+async def test_where_the_server_does_not_copy_all_travels(
+    tmp_path: Path, call: str, error: Exception
+) -> None:
+    server = Server(fault=failing(call, error))
+    content = bytes(range(256)) * 4096
+    old = server.store(WHERE, content)
+    buffer = WriteBuffer(SpoolFolder(tmp_path), len(content))
+    buffer.write(1 << 19, b"new")
+    async with uploader(server, part=1 << 20) as up:
+        await up.commit(buffer, target(old), Reader(server, old))
+    assert server.calls[-1] == "send 1048576 final"
+    assert server.files[WHERE][1] == content[: 1 << 19] + b"new" + content[(1 << 19) + 3 :]
 
 
 async def test_a_lost_session_is_started_again(new: WriteBuffer) -> None:
