@@ -1,0 +1,164 @@
+"""Blobs on the local disk: received into uploads/, renamed into blobs/ when they are complete.
+
+It must not know sessions, names or versions; ids are opaque. Methods block: call them in a worker
+thread. A rename is followed by fsync of the folder, so a published blob survives a crash.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterable, Set
+from pathlib import Path
+
+from files_server.blobs.checksums import BlockSums
+
+_READ = 1 << 20
+
+
+class UploadFile:
+    """A file that is being received. One user at a time. `length` counts the bytes in it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.length = 0
+        self.sums = BlockSums()
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def restore(self, length: int) -> None:
+        """Take up a file from before a restart: cut to `length`, its sums computed again."""
+        if os.fstat(self._descriptor).st_size < length:
+            raise FileNotFoundError(f"{self.path} is shorter than the {length} bytes recorded")
+        os.ftruncate(self._descriptor, length)
+        self.sums, self.length = BlockSums(), 0
+        while self.length < length:
+            data = os.pread(self._descriptor, min(_READ, length - self.length), self.length)
+            self.sums.update(data)
+            self.length += len(data)
+
+    def append(self, chunks: Iterable[bytes]) -> None:
+        """Write at the end. After OSError the caller truncates."""
+        for chunk in chunks:
+            view = memoryview(chunk)
+            while view:
+                written = os.pwrite(self._descriptor, view, self.length)
+                self.sums.update(view[:written])
+                self.length += written
+                view = view[written:]
+
+    def copy_from(self, source: int, length: int) -> None:
+        """Append `length` bytes of the open file `source`, from this file's own length on."""
+        end = self.length + length
+        while self.length < end:
+            wanted = min(_READ, end - self.length)
+            copied = _copy_range(source, self._descriptor, wanted, self.length)
+            if copied == 0:
+                raise ValueError("the base version ends earlier")
+            self.sums.update(os.pread(self._descriptor, copied, self.length))
+            self.length += copied
+
+    def truncate(self, length: int, sums: BlockSums) -> None:
+        """Back to an earlier state."""
+        os.ftruncate(self._descriptor, length)
+        self.length, self.sums = length, sums
+
+    def sync(self) -> None:
+        os.fdatasync(self._descriptor)
+
+    def read(self) -> bytes:
+        """All of it; for what turns out small enough for the catalog."""
+        return os.pread(self._descriptor, self.length, 0)
+
+    def feed(self, sink: Callable[[bytes], object], start: int = 0) -> None:
+        """Hand the bytes from `start` to e.g. a hash."""
+        while data := os.pread(self._descriptor, _READ, start):
+            sink(data)
+            start += len(data)
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+class LocalBlobs:
+    """Owns the folders uploads/ and blobs/ below the data folder."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._uploads = data_dir / "uploads"
+        self._blobs = data_dir / "blobs"
+
+    def prepare(self) -> None:
+        """Make the folders; all 256 of them, so that publishing never has to sync a new one."""
+        self._uploads.mkdir(exist_ok=True)
+        self._blobs.mkdir(exist_ok=True)
+        for number in range(256):
+            (self._blobs / f"{number:02x}").mkdir(exist_ok=True)
+        for folder in (self._blobs, self._blobs.parent):
+            _sync_folder(folder)
+
+    def path(self, blob: str) -> Path:
+        """Where a blob's bytes are."""
+        return self._blobs / f"{sum(blob.encode()) % 256:02x}" / blob
+
+    def open_upload(self, upload: str) -> UploadFile:
+        return UploadFile(self._uploads / upload)
+
+    def publish(self, file: UploadFile, blob: str) -> None:
+        """From upload to blob, durably."""
+        file.sync()
+        target = self.path(blob)
+        os.rename(file.path, target)
+        _sync_folder(target.parent)
+
+    def take_back(self, file: UploadFile, blob: str) -> None:
+        """Undo `publish`: the commit failed."""
+        os.rename(self.path(blob), file.path)
+
+    def remove_upload(self, upload: str) -> None:
+        (self._uploads / upload).unlink(missing_ok=True)
+
+    def remove(self, blobs: Iterable[str]) -> None:
+        """Remove blobs that nothing names; one that is gone already is fine."""
+        for blob in blobs:
+            self.path(blob).unlink(missing_ok=True)
+
+    def sweep(self, named: Set[str], sessions: Set[str]) -> int:
+        """On start: what a crash left behind goes; how many files that were.
+
+        A blob of an open session was published but not committed: it is an upload again.
+        """
+        removed = 0
+        for path in self._blobs.glob("??/*"):
+            if path.name in named:
+                continue
+            if path.name in sessions and not (self._uploads / path.name).exists():
+                path.rename(self._uploads / path.name)
+            else:
+                path.unlink()
+                removed += 1
+        for path in self._uploads.iterdir():
+            if path.name not in sessions:
+                path.unlink()
+                removed += 1
+        return removed
+
+    def usage(self) -> tuple[int, int]:
+        """Total and free bytes of the disk."""
+        usage = shutil.disk_usage(self._blobs)
+        return usage.total, usage.free
+
+
+def _copy_range(source: int, target: int, length: int, offset: int) -> int:
+    try:
+        return os.copy_file_range(source, target, length, offset, offset)
+    except OSError:  # another file system, or one that cannot
+        return os.pwrite(target, os.pread(source, length, offset), offset)
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

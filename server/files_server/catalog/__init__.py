@@ -1,0 +1,1 @@
+"""What the server knows, in SQL: names, resources, versions, sessions and changes."""

@@ -1,0 +1,238 @@
+"""Opens the catalog's SQLite file and owns the one thread that writes to it.
+
+It must not know what a transaction means. Mutations are functions; the writer takes all that wait,
+runs each in a savepoint, commits once (one fsync for all of them) and only then answers them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import secrets
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from files_server.catalog import schema
+from files_server.errors import ApiError
+
+T = TypeVar("T")
+Row = tuple[Any, ...]
+_BATCH = 256  # mutations in one commit: bounds how long the first one waits for the others
+
+
+class CatalogError(RuntimeError):
+    """The catalog cannot be used; the message is one line for the operator."""
+
+
+@dataclass(slots=True)
+class Transaction:
+    """What a mutation works with: the connection, its time, and the change events it makes.
+
+    `now_ns` is later than that of every earlier transaction. `garbage` are blobs that nothing names
+    any more once the commit is through.
+    """
+
+    connection: sqlite3.Connection
+    now_ns: int
+    origin: str = ""
+    events: list[tuple[int, str]] = field(default_factory=list)
+    garbage: list[str] = field(default_factory=list)
+
+    @property
+    def now(self) -> int:
+        """Unix seconds."""
+        return self.now_ns // 1_000_000_000
+
+    def one(self, sql: str, *values: object) -> Row | None:
+        """The first row, None without one."""
+        row: Row | None = self.connection.execute(sql, values).fetchone()
+        return row
+
+    def all(self, sql: str, *values: object) -> list[Row]:
+        return self.connection.execute(sql, values).fetchall()
+
+    def run(self, sql: str, *values: object) -> int:
+        """Execute; the row id of an INSERT."""
+        return self.connection.execute(sql, values).lastrowid or 0
+
+
+Mutation = Callable[[Transaction], T]
+_Job = tuple[Mutation[Any], str, "asyncio.Future[Any]"]
+_Outcome = tuple["asyncio.Future[Any]", Any, BaseException | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What one commit brought: for the change feed, and for the blobs to remove."""
+
+    events: Sequence[tuple[int, str]]
+    garbage: Sequence[str]
+
+
+class Writer:
+    """Owns the writing connection. `write` may be awaited from the event loop's tasks."""
+
+    def __init__(self, path: Path, committed: Callable[[Committed], None]) -> None:
+        self._path = path
+        self._committed = committed
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._main, name="catalog-writer", daemon=True)
+        self._loop = asyncio.get_running_loop()
+        self._last_ns = 0
+        self._closed = False
+
+    def start(self) -> None:
+        self._thread.start()
+
+    async def write(self, mutation: Mutation[T], origin: str = "") -> T:
+        """Run `mutation` in a transaction; its result once it is on disk. Raises what it raises."""
+        if self._closed:
+            raise ApiError(503, "The server is stopping.")
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._jobs.put((mutation, origin, future))
+        return await asyncio.shield(future)
+
+    async def close(self) -> None:
+        """Finish what is queued and close the connection."""
+        self._closed = True
+        self._jobs.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    def _main(self) -> None:
+        connection = connect(self._path)
+        running = True
+        while running:
+            batch, running = self._take()
+            if batch:
+                self._commit(connection, batch)
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        connection.close()
+
+    def _take(self) -> tuple[list[_Job], bool]:
+        batch: list[_Job] = []
+        job = self._jobs.get()
+        with suppress(queue.Empty):
+            while job is not None:
+                batch.append(job)
+                if len(batch) == _BATCH:
+                    return batch, True
+                job = self._jobs.get_nowait()
+            return batch, False
+        return batch, True
+
+    def _commit(self, connection: sqlite3.Connection, batch: list[_Job]) -> None:
+        events: list[tuple[int, str]] = []
+        garbage: list[str] = []
+        outcomes: list[_Outcome] = []
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            for job in batch:
+                outcomes.append(self._run(connection, job, events, garbage))
+            connection.execute("COMMIT")
+        except BaseException as error:
+            with suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+            failure = translated(error)
+            outcomes = [(future, None, failure) for _, _, future in batch]
+            events, garbage = [], []
+        with suppress(RuntimeError):  # the loop is gone: nobody waits any more
+            self._loop.call_soon_threadsafe(self._answer, outcomes, Committed(events, garbage))
+
+    def _run(
+        self,
+        connection: sqlite3.Connection,
+        job: _Job,
+        events: list[tuple[int, str]],
+        garbage: list[str],
+    ) -> _Outcome:
+        mutation, origin, future = job
+        self._last_ns = max(self._last_ns + 1, time.time_ns())
+        transaction = Transaction(connection, self._last_ns, origin)
+        connection.execute("SAVEPOINT job")
+        try:
+            result = mutation(transaction)
+        except BaseException as error:
+            if not connection.in_transaction:  # SQLite rolled all of it back: a full disk
+                raise
+            connection.execute("ROLLBACK TO job")
+            connection.execute("RELEASE job")
+            return future, None, translated(error)
+        connection.execute("RELEASE job")
+        events += transaction.events
+        garbage += transaction.garbage
+        return future, result, None
+
+    def _answer(self, outcomes: list[_Outcome], committed: Committed) -> None:
+        self._committed(committed)
+        for future, result, error in outcomes:
+            if future.done():
+                continue
+            if error is None:
+                future.set_result(result)
+            else:
+                future.set_exception(error)
+
+
+def translated(error: BaseException) -> BaseException:
+    """SQLite's word for a full disk as the API's."""
+    if isinstance(error, sqlite3.OperationalError) and "disk is full" in str(error):
+        return ApiError(507, "The server's disk is full: nothing was changed.")
+    return error
+
+
+def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
+    """A connection to the catalog. Durable at commit: the log is synced each time."""
+    connection = sqlite3.connect(
+        path, isolation_level=None, check_same_thread=False, cached_statements=512, timeout=10
+    )
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA cache_size=-32768")
+    connection.execute("PRAGMA temp_store=MEMORY")
+    if read_only:
+        connection.execute("PRAGMA query_only=ON")
+    return connection
+
+
+def prepare(path: Path) -> None:
+    """Bring the file to the current schema. Raises CatalogError for one from a newer server."""
+    connection = connect(path)
+    try:
+        found = _revision(connection)
+    finally:
+        connection.close()
+    if found != schema.REVISION:
+        from files_server.catalog.migrations import upgrade  # Alembic costs 300 ms to import
+
+        upgrade(path, found)
+    _identify(path)
+
+
+def _revision(connection: sqlite3.Connection) -> str:
+    known = connection.execute("SELECT 1 FROM sqlite_master WHERE name='alembic_version'")
+    if known.fetchone() is None:
+        return ""
+    row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    return str(row[0]) if row else ""
+
+
+def _identify(path: Path) -> None:
+    """A catalog restored from a backup (another inode) gets a new epoch: its change numbers and
+    those that clients saw may differ in meaning."""
+    status = path.stat()
+    home = f"{status.st_dev}:{status.st_ino}"
+    connection = connect(path)
+    try:
+        known = dict(connection.execute("SELECT name, value FROM meta").fetchall())
+        if known.get("home") != home:
+            values = {"home": home, "epoch": secrets.token_hex(8)}
+            values.setdefault("server_id", known.get("server_id") or secrets.token_hex(16))
+            connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", values.items())
+    finally:
+        connection.close()

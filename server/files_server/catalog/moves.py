@@ -1,0 +1,195 @@
+"""Changing names: MOVE, exchange, BIND and DELETE, each in one transaction.
+
+It must not know content; a resource keeps its identity, ETag and bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from filesfs.wire import Operation
+from files_server.catalog import nodes, tree
+from files_server.catalog.commits import Conditions, Outcome
+from files_server.catalog.database import Transaction
+from files_server.catalog.nodes import Node
+from files_server.errors import EXISTS, ApiError, not_found, shown
+from files_server.names import KEY_BYTES
+
+Place = tuple[str, str]  # bucket, key
+_DEEP = 1024  # below such a prefix nobody comes near the key limit by accident
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    source: Place
+    destination: Place
+    overwrite: bool = True
+    exchange: bool = False
+    keep_parent: bool = False
+    keep_seconds: int = 0
+    conditions: Conditions = Conditions()
+
+
+def must_find(tx: Transaction, place: Place) -> Node:
+    """What is at a key, "dir/" for a directory. ApiError 404, also for a directory without "/"."""
+    bucket, key = place
+    node = nodes.find(tx.connection, bucket, key)
+    if node is None and key and nodes.find_id(tx.connection, [bucket]) is None:
+        raise not_found(bucket)
+    if node is None or (node.is_directory and not key.endswith("/")):
+        raise not_found(bucket, key)
+    return node
+
+
+def move(tx: Transaction, wanted: Move) -> Outcome:
+    """Rename. ApiError 400, 404, 409, 412."""
+    source = must_find(tx, wanted.source)
+    wanted.conditions.check(source, wanted.source[1])
+    bucket, key = _place_for(source, wanted.destination)
+    if nodes.find_id(tx.connection, [bucket]) is None:
+        raise not_found(bucket)
+    target = nodes.find(tx.connection, bucket, key.removesuffix("/"))
+    if source.is_directory:
+        _check_not_below(wanted.source, (bucket, key))
+    if wanted.exchange:
+        return _exchange(tx, wanted, source, target)
+    if target:
+        if not wanted.overwrite:
+            raise ApiError(412, f"{shown(key)} exists, and Overwrite is F.")
+        if target.resource == source.resource:  # itself, or another hard link of it: rename(2)
+            return Outcome(bucket, key, target, 0)
+        _make_room(tx, source, target, bucket, key, wanted.keep_seconds)
+    directory, name = nodes.split_key(key)
+    parent = tree.make_directories(tx, bucket, directory)
+    _check_depth(tx, source, key)
+    tx.run("UPDATE nodes SET parent_id = ?, sort_name = ? WHERE id = ?", parent, name, source.id)
+    tree.stamp(tx, parent)
+    if parent != source.parent_id:
+        tree.settle_parent(tx, source.parent_id, keep=wanted.keep_parent)
+    return _moved(tx, Operation.MOVE, source, wanted.source, (bucket, key))
+
+
+def bind(tx: Transaction, source_place: Place, destination: Place) -> Outcome:
+    """A hard link: one more name for a file. ApiError 404, 409."""
+    source = must_find(tx, source_place)
+    bucket, key = destination
+    if source.is_directory or key.endswith("/"):
+        raise tree.is_directory(source_place[1] if source.is_directory else key)
+    if nodes.find_id(tx.connection, [bucket]) is None:
+        raise not_found(bucket)
+    if nodes.find(tx.connection, bucket, key):
+        raise ApiError(409, f"{shown(key)} exists already.", reason=EXISTS)
+    directory, name = nodes.split_key(key)
+    parent = tree.make_directories(tx, bucket, directory)
+    node_id = tx.run(
+        "INSERT INTO nodes (parent_id, sort_name, explicit, resource_id) VALUES (?, ?, 1, ?)",
+        parent, name, source.resource,
+    )  # fmt: skip
+    tx.run(
+        "UPDATE resources SET nlink = nlink + 1, changed_ns = ? WHERE id = ?",
+        tx.now_ns, source.resource,
+    )  # fmt: skip
+    tree.stamp(tx, parent)
+    keys = [source_place, destination]
+    number = tree.record(tx, Operation.BIND, keys, source.rid, source.etag)
+    return Outcome(bucket, key, nodes.by_id(tx.connection, node_id), number)
+
+
+def delete(
+    tx: Transaction, place: Place, *, keep_parent: bool, keep_seconds: int, conditions: Conditions
+) -> int:
+    """Remove a file's name or an empty directory; the change's number. ApiError 404, 409, 412."""
+    node = must_find(tx, place)
+    conditions.check(node, place[1])
+    if node.is_directory:
+        tree.check_empty(tx, node, place[1])
+    tree.unlink(tx, node, place[0], keep_seconds)
+    tree.settle_parent(tx, node.parent_id, keep=keep_parent)
+    return tree.record(tx, Operation.DELETE, [place], node.rid, node.etag)
+
+
+def delete_bucket(tx: Transaction, bucket: str) -> int:
+    """Remove an empty bucket; the change's number. ApiError 404, 409."""
+    node = nodes.find(tx.connection, bucket)
+    if node is None:
+        raise not_found(bucket)
+    tree.check_empty(tx, node, bucket)
+    tree.unlink(tx, node, bucket, 0)
+    return tree.record(tx, Operation.BUCKET, [(bucket, "")], node.rid, node.etag)
+
+
+def _place_for(source: Node, destination: Place) -> Place:
+    bucket, key = destination
+    if source.is_directory:
+        return bucket, key if key.endswith("/") else key + "/"
+    if key.endswith("/"):
+        raise ApiError(400, f"A file cannot be moved to {shown(key)}: that names a directory.")
+    return destination
+
+
+def _check_not_below(source: Place, destination: Place) -> None:
+    if source[0] == destination[0] and destination[1].startswith(source[1]):
+        if destination[1] == source[1]:
+            return
+        raise ApiError(
+            400, f"The directory {shown(source[1])} cannot be moved into itself: {destination[1]!r}"
+        )
+
+
+def _make_room(
+    tx: Transaction, source: Node, target: Node, bucket: str, key: str, keep_seconds: int
+) -> None:
+    if source.is_directory and not target.is_directory:
+        raise tree.in_the_way(key.removesuffix("/"))
+    if target.is_directory and not source.is_directory:
+        raise tree.is_directory(key)
+    if target.is_directory:
+        tree.check_empty(tx, target, key)
+    tree.unlink(tx, target, bucket, keep_seconds)
+
+
+def _exchange(tx: Transaction, wanted: Move, source: Node, target: Node | None) -> Outcome:
+    bucket, key = wanted.destination
+    if target is None:
+        raise not_found(bucket, key)
+    if target.resource == source.resource:
+        return Outcome(bucket, key, target, 0)
+    if target.is_directory:
+        key = key.removesuffix("/") + "/"
+        _check_not_below((bucket, key), wanted.source)
+    bare_source, bare_target = source.sort_name.rstrip("/"), target.sort_name.rstrip("/")
+    to_target = bare_target + ("/" if source.is_directory else "")
+    to_source = bare_source + ("/" if target.is_directory else "")
+    rename = "UPDATE nodes SET parent_id = ?, sort_name = ? WHERE id = ?"
+    tx.run(rename, -1, source.sort_name, source.id)  # out of the way of the unique index
+    tx.run(rename, source.parent_id, to_source, target.id)
+    tx.run(rename, target.parent_id, to_target, source.id)
+    tree.stamp(tx, source.parent_id, target.parent_id)
+    tx.run("UPDATE resources SET changed_ns = ? WHERE id = ?", tx.now_ns, target.resource)
+    place = (bucket, key.removesuffix("/") + ("/" if source.is_directory else ""))
+    old = wanted.source[1].removesuffix("/")
+    back = (wanted.source[0], old + ("/" if target.is_directory else ""))
+    return _moved(tx, Operation.EXCHANGE, source, wanted.source, place, back, (bucket, key))
+
+
+def _moved(
+    tx: Transaction, operation: Operation, source: Node, old: Place, new: Place, *others: Place
+) -> Outcome:
+    tx.run("UPDATE resources SET changed_ns = ? WHERE id = ?", tx.now_ns, source.resource)
+    keys = list(dict.fromkeys([old, new, *others]))
+    number = tree.record(tx, operation, keys, source.rid, source.etag)
+    return Outcome(new[0], new[1], nodes.by_id(tx.connection, source.id), number)
+
+
+def _check_depth(tx: Transaction, source: Node, key: str) -> None:
+    """No key below a moved directory may come to be longer than the contract allows."""
+    if not source.is_directory or len(key) < _DEEP:
+        return
+    row = tx.one(
+        "WITH RECURSIVE below(id, length) AS (SELECT CAST(? AS INTEGER), 0 UNION ALL"
+        " SELECT n.id, b.length + length(n.sort_name) FROM nodes n JOIN below b"
+        " ON n.parent_id = b.id) SELECT max(length) FROM below",
+        source.id,
+    )
+    if row and len(key) + row[0] > KEY_BYTES:
+        raise ApiError(400, f"Below {shown(key)} a key would be longer than {KEY_BYTES} bytes.")

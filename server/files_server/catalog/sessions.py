@@ -1,0 +1,153 @@
+"""Upload sessions as rows: what was asked for, how far it is, what came of it.
+
+It must not hold bytes or open files.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from dataclasses import dataclass
+
+from filesfs.wire import AttributesPatch
+from files_server.catalog import commits
+from files_server.catalog.commits import Commit, Conditions, Content, Outcome
+from files_server.catalog.database import Transaction
+from files_server.catalog.nodes import Node
+from files_server.errors import ApiError, shown
+
+OPEN, COMPLETE, CANCELLED = 0, 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What op 1 asks for. `base` is the ETag whose bytes `Files-Copy-Base` may take."""
+
+    bucket: str
+    key: str
+    mime_type: str
+    conditions: Conditions
+    attributes: AttributesPatch | None = None
+    resource_id: str = ""
+    base: str = ""
+
+    def commit(self, content: Content, keep_seconds: int) -> Commit:
+        """The commit of this wish with its bytes."""
+        return Commit(
+            self.bucket, self.key, self.mime_type, content, self.conditions,
+            self.attributes, self.resource_id, keep_seconds,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """`size` None: not yet known. `last_offset`: where the part that completed it began."""
+
+    id: str
+    wish: Wish
+    size: int | None
+    offset: int
+    state: int
+    last_offset: int
+    answer: str | None
+
+    @property
+    def outcome(self) -> Outcome:
+        """What the session's commit brought; only of a complete one."""
+        bucket, key, number, node = json.loads(self.answer or "")
+        return Outcome(bucket, key, Node._make(node), number)
+
+
+def insert(tx: Transaction, session: Session) -> None:
+    """Remember a new session."""
+    tx.run(
+        "INSERT INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        session.id, _dump(session.wish), session.size, 0, OPEN, 0, None, tx.now,
+    )  # fmt: skip
+
+
+def find(connection: sqlite3.Connection, session_id: str) -> Session:
+    """The session. Raises ApiError 404, or 410 for a cancelled one."""
+    row = connection.execute(
+        "SELECT id, request, size, offset, state, last_offset, answer FROM sessions WHERE id = ?",
+        (session_id,),
+    ).fetchone()
+    if row is None:
+        raise ApiError(404, f"There is no upload session {shown(session_id)}; it may have expired.")
+    if row[4] == CANCELLED:
+        raise ApiError(410, f"The upload session {shown(session_id)} was cancelled.")
+    return Session(row[0], _load(row[1]), *row[2:])
+
+
+def advance(tx: Transaction, session_id: str, offset: int) -> None:
+    """Record bytes that are on disk by now."""
+    tx.run(
+        "UPDATE sessions SET offset = ?, touched_at = ? WHERE id = ? AND state = ?",
+        offset, tx.now, session_id, OPEN,
+    )  # fmt: skip
+
+
+def complete(
+    tx: Transaction, session: Session, content: Content, last_offset: int, keep_seconds: int
+) -> Outcome:
+    """Commit and remember it, in one transaction. ApiError 409, 410, 412."""
+    now = find(tx.connection, session.id)
+    if now.state == COMPLETE:
+        return now.outcome
+    outcome = commits.commit(tx, session.wish.commit(content, keep_seconds))
+    answer = json.dumps([outcome.bucket, outcome.key, outcome.number, outcome.node])
+    tx.run(
+        "UPDATE sessions SET state = ?, size = ?, offset = ?, last_offset = ?, answer = ?,"
+        " touched_at = ? WHERE id = ?",
+        COMPLETE, content.size, content.size, last_offset, answer, tx.now, session.id,
+    )  # fmt: skip
+    return outcome
+
+
+def cancel(tx: Transaction, session_id: str) -> None:
+    """The session stays for 410. Raises ApiError 404, 410."""
+    if find(tx.connection, session_id).state == OPEN:
+        tx.run(
+            "UPDATE sessions SET state = ?, touched_at = ? WHERE id = ?",
+            CANCELLED, tx.now, session_id,
+        )  # fmt: skip
+
+
+def collect(tx: Transaction, idle_seconds: int, completed_seconds: int) -> list[str]:
+    """Forget what nobody asked for in a while; the ids of those that were still open."""
+    idle = tx.all(
+        "SELECT id FROM sessions WHERE state = ? AND touched_at < ?", OPEN, tx.now - idle_seconds
+    )
+    tx.run(
+        "DELETE FROM sessions WHERE (state = ? AND touched_at < ?)"
+        " OR (state <> ? AND touched_at < ?)",
+        OPEN, tx.now - idle_seconds, OPEN, tx.now - completed_seconds,
+    )  # fmt: skip
+    return [row[0] for row in idle]
+
+
+def open_sessions(connection: sqlite3.Connection) -> set[str]:
+    rows = connection.execute("SELECT id FROM sessions WHERE state = ?", (OPEN,))
+    return {row[0] for row in rows}
+
+
+def _dump(wish: Wish) -> str:
+    given = {
+        "bucket": wish.bucket,
+        "key": wish.key,
+        "mime_type": wish.mime_type,
+        "if_match": wish.conditions.if_match,
+        "if_none_match": wish.conditions.if_none_match,
+        "attributes": commits.dumped(wish.attributes),
+        "resource_id": wish.resource_id,
+        "base": wish.base,
+    }
+    return json.dumps(given)
+
+
+def _load(text: str) -> Wish:
+    given = json.loads(text)
+    conditions = Conditions(given.pop("if_match"), given.pop("if_none_match"))
+    stored = given.pop("attributes")
+    patch = AttributesPatch.model_validate_json(stored) if stored else None
+    return Wish(conditions=conditions, attributes=patch, **given)

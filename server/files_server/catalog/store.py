@@ -1,0 +1,193 @@
+"""The open catalog: a reader for the event loop, the writer's queue, snapshots for threads.
+
+It must not know HTTP. It tells the change feed and the blobs of each commit, in commit order.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from files_server.blobs.local import LocalBlobs, UploadFile
+from files_server.catalog import database, sessions, tree
+from files_server.catalog.database import Committed, Mutation, T, Transaction, Writer
+from files_server.errors import ApiError, shown
+
+_KEPT_CHANGES = 100_000  # older events are pruned: whoever is further behind starts again
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """Content, current or superseded. `modified_ns` is its commit's."""
+
+    id: int
+    etag: str
+    bucket: str
+    size: int
+    mime_type: str
+    modified_ns: int
+    blob: str | None
+    crc32c: bytes
+
+
+_VERSION = "id, etag, bucket, size, mime_type, modified_ns, blob, crc32c"
+
+
+@dataclass(frozen=True, slots=True)
+class BaseFile:
+    """An open version that an upload starts from."""
+
+    descriptor: int
+    length: int
+    data: bytes | None
+
+    def copy_into(self, file: UploadFile, length: int) -> None:
+        """Append this version's next `length` bytes to `file`. Blocks."""
+        if self.data is not None:
+            file.append([self.data[file.length : file.length + length]])
+        else:
+            file.copy_from(self.descriptor, length)
+
+
+class Catalog:
+    """Owns the connections. `reader` is the event loop's: short reads only."""
+
+    def __init__(
+        self, path: Path, blobs: LocalBlobs, feed: Callable[[list[tuple[int, str]]], None]
+    ) -> None:
+        database.prepare(path)
+        self._path = path
+        self._blobs = blobs
+        self._feed = feed
+        self.reader = database.connect(path, read_only=True)
+        self._writer = Writer(path, self._after)
+        self._garbage: list[str] = []
+        self.epoch, self.latest = self._position()
+        self._writer.start()
+
+    @property
+    def cursor(self) -> str:
+        """The change feed's position that every read from now on is at or behind."""
+        return f"{self.epoch}-{self.latest}"
+
+    def cursor_at(self, number: int) -> str:
+        """The cursor of one change; 0: the latest."""
+        return f"{self.epoch}-{number or self.latest}"
+
+    async def write(self, mutation: Mutation[T], origin: str = "") -> T:
+        """Run a mutation; its result once it is durable."""
+        return await self._writer.write(mutation, origin)
+
+    @contextmanager
+    def snapshot(self) -> Iterator[sqlite3.Connection]:
+        """A connection of one's own that sees one state. For threads."""
+        connection = database.connect(self._path, read_only=True)
+        try:
+            connection.execute("BEGIN")
+            yield connection
+        finally:
+            connection.close()
+
+    def version(self, version_id: int) -> Version | None:
+        """A version by id; None when it went in the meantime."""
+        row = self.reader.execute(f"SELECT {_VERSION} FROM versions WHERE id = ?", (version_id,))
+        found = row.fetchone()
+        return Version(*found) if found else None
+
+    def version_by_etag(self, etag: str, bucket: str) -> Version:
+        """A version of `bucket`, current or superseded. ApiError 410 when it is no more."""
+        row = self.reader.execute(f"SELECT {_VERSION} FROM versions WHERE etag = ?", (etag,))
+        found = row.fetchone()
+        if found is None or found[2] != bucket:
+            raise ApiError(410, f"The version {shown(etag)} is no more, or never was.")
+        return Version(*found)
+
+    def data(self, version_id: int) -> bytes:
+        """The bytes of a version that is kept in the catalog."""
+        row = self.reader.execute("SELECT data FROM contents WHERE version_id = ?", (version_id,))
+        found = row.fetchone()
+        if found is None:
+            raise ApiError(410, "This version went while it was read. Read the file again.")
+        return bytes(found[0])
+
+    @contextmanager
+    def open_version(self, etag: str, bucket: str) -> Iterator[BaseFile]:
+        """A version to copy from. ApiError 410."""
+        version = self.version_by_etag(etag, bucket)
+        if version.blob is None:
+            yield BaseFile(-1, version.size, self.data(version.id))
+            return
+        descriptor = os.open(self._blobs.path(version.blob), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            yield BaseFile(descriptor, version.size, None)
+        finally:
+            os.close(descriptor)
+
+    def usage(self) -> tuple[int, int]:
+        """Bytes of all current files, and how many files."""
+        row = self.reader.execute(
+            "SELECT coalesce(sum(size), 0), count(*) FROM resources WHERE kind = 0"
+        ).fetchone()
+        return row[0], row[1]
+
+    async def make_room(self) -> bool:
+        """Give up all superseded versions; whether there was any with a blob."""
+        dropped = await self.write(lambda tx: _expire(tx, None))
+        self._remove_garbage()
+        return dropped > 0
+
+    async def prune(self) -> None:
+        """Drop what has expired: superseded versions, old change events."""
+        await self.write(_prune)
+        self._remove_garbage()
+
+    def sweep(self) -> int:
+        """On start, ahead of any request: remove what a crash left; how many files."""
+        named = {
+            row[0]
+            for row in self.reader.execute("SELECT blob FROM versions WHERE blob IS NOT NULL")
+        }
+        return self._blobs.sweep(named, sessions.open_sessions(self.reader))
+
+    async def close(self) -> None:
+        await self._writer.close()
+        self.reader.close()
+
+    def _after(self, committed: Committed) -> None:
+        if committed.events:
+            self.latest = committed.events[-1][0]
+            self._feed(list(committed.events))
+        if committed.garbage:
+            self._garbage += committed.garbage
+            self._remove_garbage()
+
+    def _remove_garbage(self) -> None:
+        garbage, self._garbage = self._garbage, []
+        self._blobs.remove(garbage)
+
+    def _position(self) -> tuple[str, int]:
+        epoch = self.reader.execute("SELECT value FROM meta WHERE name = 'epoch'").fetchone()[0]
+        row = self.reader.execute("SELECT seq FROM sqlite_sequence WHERE name = 'changes'")
+        found = row.fetchone()
+        return epoch, found[0] if found else 0
+
+
+def _expire(tx: Transaction, before: int | None) -> int:
+    rows = tx.all(
+        "SELECT id, blob FROM versions WHERE expires_at IS NOT NULL AND expires_at < ?",
+        2**62 if before is None else before,
+    )
+    for row in rows:
+        tree.drop_version(tx, row[0])
+    return sum(1 for row in rows if row[1])
+
+
+def _prune(tx: Transaction) -> None:
+    _expire(tx, tx.now)
+    tx.run(
+        "DELETE FROM changes WHERE number <= (SELECT max(number) FROM changes) - ?", _KEPT_CHANGES
+    )

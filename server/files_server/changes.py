@@ -1,0 +1,100 @@
+"""The change feed: every commit's events to everybody who listens, in commit order.
+
+It must not make events; they come out of the catalog's transactions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+
+from files_server.catalog.store import Catalog
+from files_server.errors import ApiError, shown
+
+COMMENT_SECONDS = 5.0  # a client takes 10 s of silence for a lost connection
+_RECENT = 10_000  # events in memory; older ones come from the table
+_PAGE = 1_000
+_CURSOR = re.compile(r"([0-9a-f]{1,64})-(\d{1,18})\Z")
+
+Event = tuple[int, str]
+
+
+class Changes:
+    """Owns the recent events and who waits for the next. Event loop only; `publish` is sync."""
+
+    def __init__(self) -> None:
+        self._recent: deque[Event] = deque(maxlen=_RECENT)
+        self._waiting: set[asyncio.Future[None]] = set()
+
+    def publish(self, events: list[Event]) -> None:
+        """Events of a commit, in order."""
+        self._recent.extend(events)
+        for future in self._waiting:
+            if not future.done():
+                future.set_result(None)
+
+    def start(self, catalog: Catalog, last_event_id: str | None) -> int:
+        """The number to go on after. ApiError 400 for a bad id, 410 for one that is of no use."""
+        if last_event_id is None:
+            return catalog.latest
+        match = _CURSOR.match(last_event_id)
+        if match is None:
+            raise ApiError(400, f"Last-Event-ID {shown(last_event_id)} is not EPOCH-NUMBER.")
+        epoch, number = match.group(1), int(match.group(2))
+        if epoch != catalog.epoch or number > catalog.latest:
+            raise ApiError(410, f"The cursor {shown(last_event_id)} is of another catalog.")
+        row = catalog.reader.execute("SELECT min(number) FROM changes").fetchone()
+        oldest = row[0] if row[0] is not None else catalog.latest + 1
+        if number + 1 < oldest:
+            raise ApiError(410, f"The cursor {shown(last_event_id)} is pruned; begin again.")
+        return number
+
+    async def stream(
+        self, catalog: Catalog, after: int, visible: Callable[[str], bool]
+    ) -> AsyncIterator[bytes]:
+        """Server-sent events behind number `after`, for ever. `visible` says which buckets."""
+        yield b": connected\n\n"
+        while True:
+            events = self._next(catalog, after)
+            if not events:
+                await self._wait()
+                events = self._next(catalog, after)
+            parts = [text for event in events if (text := _format(catalog.epoch, event, visible))]
+            yield b"".join(parts) or b": nothing\n\n"
+            after = events[-1][0] if events else after
+
+    def _next(self, catalog: Catalog, after: int) -> list[Event]:
+        if after >= catalog.latest:
+            return []
+        if self._recent and self._recent[0][0] <= after + 1:
+            return [event for event in self._recent if event[0] > after]
+        rows = catalog.reader.execute(
+            "SELECT number, data FROM changes WHERE number > ? ORDER BY number LIMIT ?",
+            (after, _PAGE),
+        )
+        return rows.fetchall()
+
+    async def _wait(self) -> None:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.add(future)
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(COMMENT_SECONDS):
+                    await future
+        finally:
+            self._waiting.discard(future)
+
+
+def _format(epoch: str, event: Event, visible: Callable[[str], bool]) -> bytes:
+    number, data = event
+    keys = json.loads(data)["keys"]
+    if not all(visible(bucket) for bucket, _ in keys):
+        shown_keys = [pair for pair in keys if visible(pair[0])]
+        if not shown_keys:
+            return b""
+        data = json.dumps(json.loads(data) | {"keys": shown_keys}, separators=(",", ":"))
+    return f"event: change\nid: {epoch}-{number}\ndata: {data}\n\n".encode()

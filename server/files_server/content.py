@@ -1,0 +1,174 @@
+"""Answers with content: whole, by range, by version; conditional; checksums along with ranges.
+
+It must not look names up. A version never changes, so what is sent is always one version's bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import os
+import struct
+from collections.abc import Mapping
+from email.utils import formatdate, parsedate_to_datetime
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from files_server import digests
+from files_server.blobs.checksums import BLOCK
+from files_server.blobs.local import LocalBlobs
+from files_server.catalog.store import Catalog, Version
+from files_server.errors import ApiError
+from files_server.ranges import matches, parse_range
+
+CHUNK = 1 << 20  # bytes in one message: fewer cost more in hand-over than in copying
+_PATHSEND = "http.response.pathsend"  # the server sends the file itself, without Python
+
+
+class ContentAnswers:
+    """Makes the answers to GET and HEAD with alt=media."""
+
+    def __init__(self, catalog: Catalog, blobs: LocalBlobs) -> None:
+        self._catalog = catalog
+        self._blobs = blobs
+
+    async def answer(
+        self, method: str, key: str, version: Version, asked: Mapping[str, str]
+    ) -> Response:
+        """200, 206 or 304. ApiError 410, 412, 416."""
+        headers = _headers(key, version)
+        if "if-match" in asked and not matches(asked["if-match"], version.etag):
+            raise ApiError(412, f"The file is at version {version.etag} (If-Match).")
+        if _unchanged(version, asked):
+            return _Bare(304, headers)
+        part = _part(version, asked)
+        start, end = part or (0, version.size)
+        if part:
+            headers["content-range"] = f"bytes {start}-{end - 1}/{version.size}"
+        headers |= _sums(version, start, end)
+        if "sha-256" in asked.get("want-repr-digest", ""):
+            headers["repr-digest"] = digests.sha_item(await self._sha(version))
+        headers["content-length"] = str(end - start)
+        status = 206 if part else 200
+        if method == "HEAD" or start == end:
+            return _Bare(status, headers)
+        if version.blob is None:
+            return Response(self._catalog.data(version.id)[start:end], status, headers)
+        return BlobAnswer(os.fspath(self._blobs.path(version.blob)), start, end, status, headers)
+
+    async def _sha(self, version: Version) -> bytes:
+        if version.blob is None:
+            return hashlib.sha256(self._catalog.data(version.id)).digest()
+        path = self._blobs.path(version.blob)
+
+        def compute() -> bytes:
+            with path.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").digest()
+
+        return await asyncio.to_thread(compute)
+
+
+class _Bare(Response):
+    """Headers without a body; keeps the content-length that says how long it would be."""
+
+    def __init__(self, status: int, headers: dict[str, str]) -> None:
+        super().__init__(None, status)
+        self.raw_headers = [(k.encode("latin-1"), v.encode("latin-1")) for k, v in headers.items()]
+
+
+class BlobAnswer(Response):
+    """A blob, or a range of it. Opened before the status is sent, so that a blob that went in the
+    meantime is 410 and not a broken body."""
+
+    def __init__(
+        self, path: str, start: int, end: int, status: int, headers: dict[str, str]
+    ) -> None:
+        super().__init__(None, status)
+        self._path, self._start, self._end = path, start, end
+        self.raw_headers = [(k.encode("latin-1"), v.encode("latin-1")) for k, v in headers.items()]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise ApiError(410, "This version went while it was asked for. Read again.") from None
+        try:
+            await send(
+                {
+                    "type": "http.response.start",
+                    "status": self.status_code,
+                    "headers": self.raw_headers,
+                }
+            )
+            if self.status_code == 200 and _PATHSEND in scope.get("extensions", {}):
+                await send({"type": _PATHSEND, "path": self._path})
+                return
+            await self._send_range(descriptor, send)
+        finally:
+            os.close(descriptor)
+
+    async def _send_range(self, descriptor: int, send: Send) -> None:
+        at = self._start
+        while at < self._end:
+            length = min(CHUNK, self._end - at)
+            if length <= 1 << 18:  # in the page cache more often than not: no thread
+                data = os.pread(descriptor, length, at)
+            else:
+                data = await asyncio.to_thread(os.pread, descriptor, length, at)
+            if not data:
+                raise OSError(f"{self._path} is shorter than the catalog says")
+            at += len(data)
+            more = at < self._end
+            await send({"type": "http.response.body", "body": data, "more_body": more})
+
+
+def _headers(key: str, version: Version) -> dict[str, str]:
+    name = key.rpartition("/")[2]
+    return {
+        "content-type": _header_type(version.mime_type),
+        "etag": version.etag,
+        "last-modified": formatdate(max(0, version.modified_ns) // 1_000_000_000, usegmt=True),
+        "accept-ranges": "bytes",
+        "content-disposition": f'attachment; filename="{name}"',
+        "x-content-type-options": "nosniff",
+        "cache-control": "private, no-cache",
+    }
+
+
+def _header_type(mime_type: str) -> str:
+    """What can stand in a header; a mime type is kept verbatim, whatever it is."""
+    good = mime_type.isascii() and mime_type.isprintable() and "/" in mime_type
+    return mime_type.strip() if good else "application/octet-stream"
+
+
+def _unchanged(version: Version, asked: Mapping[str, str]) -> bool:
+    if "if-none-match" in asked:
+        return matches(asked["if-none-match"], version.etag, weak=True)
+    if "if-modified-since" in asked:
+        try:
+            since = parsedate_to_datetime(asked["if-modified-since"]).timestamp()
+        except (TypeError, ValueError, OverflowError):
+            return False
+        return version.modified_ns // 1_000_000_000 <= since
+    return False
+
+
+def _part(version: Version, asked: Mapping[str, str]) -> tuple[int, int] | None:
+    if "range" not in asked or asked.get("if-range", version.etag) != version.etag:
+        return None
+    return parse_range(asked["range"], version.size)
+
+
+def _sums(version: Version, start: int, end: int) -> dict[str, str]:
+    """The stored crc32c of each block that [start, end) covers wholly, if it begins at one."""
+    if start % BLOCK or start == end or (end % BLOCK and end != version.size):
+        return {}
+    first, last = start // BLOCK, (end + BLOCK - 1) // BLOCK
+    sums = version.crc32c[4 * first : 4 * last]
+    if len(sums) == 4:
+        return {"content-digest": digests.crc_item(struct.unpack(">I", sums)[0])}
+    if last - first > 4096:  # such a header would be too long for most clients
+        return {}
+    return {"files-block-digests": base64.b64encode(sums).decode()}

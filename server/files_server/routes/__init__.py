@@ -1,0 +1,1 @@
+"""Thin handlers: from a request to a call and back to an answer."""

@@ -1,0 +1,171 @@
+"""What handlers take out of a request: target, headers, JSON bodies, parts; and JSON answers.
+
+It must not act on any of it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, TypeVar, cast
+
+from pydantic import BaseModel, ValidationError
+from starlette.requests import Request
+from starlette.responses import Response
+
+from filesfs.wire import AttributesPatch
+from files_server import digests
+from files_server.catalog.commits import Conditions, Outcome
+from files_server.digests import Digests
+from files_server.errors import ApiError, shown
+from files_server.names import Target
+from files_server.routes import registered
+from files_server.services import Services
+from files_server.uploads import Part
+
+M = TypeVar("M", bound=BaseModel)
+_ORIGIN = re.compile(r"[A-Za-z0-9_-]{0,64}\Z")
+
+
+def services_of(request: Request) -> Services:
+    return cast("Services", request.app.state.services)
+
+
+def target_of(request: Request) -> Target:
+    """What the path addresses. Raises the path's own problem."""
+    target = cast("Target", request.scope["files.target"])
+    if target.problem:
+        raise target.problem
+    return target
+
+
+async def registered_answer(request: Request, target: Target) -> Response | None:
+    """The answer where a registered location is meant, else None."""
+    return await registered.answer(request, target, request.app.state.registered)
+
+
+def refuse_registered(request: Request, bucket: str) -> None:
+    """ApiError 501 for an operation that registered locations do not have."""
+    if request.app.state.registered.registrations.get(bucket):
+        raise ApiError(501, f"The bucket {shown(bucket)} is a registered location: not there.")
+
+
+def registered_buckets(request: Request, *, full: bool) -> list[dict[str, Any]]:
+    """What op 4 shows of registered locations."""
+    bodies: list[dict[str, Any]] = []
+    for alias, found in registered.listed(request.app.state.registered.registrations):
+        body: dict[str, Any] = {"name": alias}
+        if full:
+            ns = found.created_at * 1_000_000_000
+            body |= {"created_at": found.created_at, "etag": f'"registered-{alias}"'}
+            body |= {"modified_ns": ns, "changed_ns": ns, "accessed_ns": ns}
+            body |= {"mode": None, "uid": None, "gid": None, "nlink": 2}
+            body |= {"resource_id": f"registered.{alias}", "xattrs": {}}
+            body["read_only"] = found.read_only
+        bodies.append(body)
+    return bodies
+
+
+def is_full(request: Request) -> bool:
+    """?view=full. ApiError 400 for another view."""
+    view = request.query_params.get("view", "basic")
+    if view not in ("basic", "full"):
+        raise ApiError(400, f"view {shown(view)} is neither 'basic' nor 'full'.")
+    return view == "full"
+
+
+def is_media(request: Request) -> bool:
+    """?alt=media. ApiError 400 for another representation."""
+    alt = request.query_params.get("alt", "json")
+    if alt not in ("json", "media"):
+        raise ApiError(400, f"alt {shown(alt)} is neither 'json' nor 'media'.")
+    return alt == "media"
+
+
+def origin_of(request: Request) -> str:
+    """Files-Origin. ApiError 400."""
+    origin = request.headers.get("files-origin", "")
+    if not _ORIGIN.match(origin):
+        raise ApiError(400, f"Files-Origin {shown(origin)} is not up to 64 of A-Z a-z 0-9 _ -.")
+    return origin
+
+
+def flag(request: Request, name: str) -> bool:
+    """A header that is on when it is given and neither 0 nor F."""
+    return request.headers.get(name, "0").upper() not in ("", "0", "F")
+
+
+def number(request: Request, name: str) -> int | None:
+    """A header that is a count of bytes; None without it. ApiError 400."""
+    text = request.headers.get(name)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) < 19):
+        raise ApiError(400, f"{name} {shown(text)} is not a number of bytes.")
+    return int(text)
+
+
+def conditions_of(request: Request) -> Conditions:
+    headers = request.headers
+    return Conditions(headers.get("if-match", ""), headers.get("if-none-match", ""))
+
+
+def part_of(request: Request) -> Part:
+    """The body of an upload. ApiError 400 for malformed headers."""
+    headers = request.headers
+    found = Digests()
+    if "content-digest" in headers or "repr-digest" in headers:
+        found = Digests(
+            digests.parse(headers.get("content-digest", ""), "Content-Digest"),
+            digests.parse(headers.get("repr-digest", ""), "Repr-Digest"),
+        )
+    length = number(request, "Content-Length")
+    if length is None and "transfer-encoding" not in headers:
+        length = 0
+    return Part(
+        request.stream(), length, number(request, "Upload-Offset"),
+        number(request, "Upload-Length"), found, number(request, "Files-Copy-Base") or 0,
+    )  # fmt: skip
+
+
+async def body_of(request: Request, model: type[M]) -> M:
+    """The JSON body, whatever its Content-Type. ApiError 400."""
+    return parsed(await request.body(), model, "The body")
+
+
+def parsed(text: bytes | str, model: type[M], what: str) -> M:
+    """JSON as a model. ApiError 400 that names the field."""
+    try:
+        return model.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        given = "" if first["type"] == "missing" else f" {shown(str(first['input']))}"
+        named = f"{where}{given}" if where else "JSON"
+        raise ApiError(400, f"{what} is not valid: {named}: {first['msg']}.") from None
+
+
+def attributes_of(request: Request) -> AttributesPatch | None:
+    """Files-Attributes. ApiError 400."""
+    text = request.headers.get("files-attributes")
+    if not text:
+        return None
+    return parsed(text.encode("latin-1"), AttributesPatch, "Files-Attributes")
+
+
+def answer(request: Request, body: Any, *, etag: str = "", number: int = 0) -> Response:
+    """200 with JSON, the feed's cursor, and the ETag where there is one."""
+    response = Response(json.dumps(body, separators=(",", ":")), 200, media_type="application/json")
+    catalog = services_of(request).catalog
+    cursor = catalog.cursor_at(number)
+    response.raw_headers.append((b"files-cursor", cursor.encode()))
+    if etag:
+        response.raw_headers.append((b"etag", etag.encode()))
+    return response
+
+
+def outcome_answer(request: Request, outcome: Outcome) -> Response:
+    """The entry that a change left, full where the client asked for it."""
+    entries = services_of(request).entries
+    body = entries.file(outcome.bucket, outcome.key, outcome.node, full=is_full(request))
+    return answer(request, body, etag=outcome.node.etag, number=outcome.number)

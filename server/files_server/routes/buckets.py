@@ -1,0 +1,173 @@
+"""`/v1/files/{bucket}`: listing (op 5), registration (op 8), attributes, removal."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from filesfs.wire import AttributesPatch, ListFilesResponse, Operation, RegisterBucketResponse
+from files_server.catalog import attributes, listing, moves, nodes, tree
+from files_server.catalog.database import Transaction
+from files_server.catalog.nodes import Node
+from files_server.entries import Body
+from files_server.errors import ApiError, not_found, shown
+from files_server.names import check_bucket
+from files_server.routes import asking
+from files_server.routes.describing import described
+from files_server.services import Services
+
+router = APIRouter()
+_ON_LOOP = 200  # entries that are listed without a thread: a millisecond or two
+_MOST = 10_000  # entries in one answer, where the client pages
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    bucket: str
+    prefix: str
+    after: str
+    limit: int | None
+    delimited: bool
+    full: bool
+    paged: bool  # asked with any of the listing parameters: common_prefixes and has_more show
+
+
+@router.get("/v1/files/{bucket}", **described("list_files_in_bucket", ListFilesResponse))
+@router.head("/v1/files/{bucket}", include_in_schema=False)
+async def list_files(request: Request) -> Response:
+    target = asking.target_of(request)
+    if located := await asking.registered_answer(request, target):
+        return located
+    services, wanted = asking.services_of(request), _wanted(request, check_bucket(target.bucket))
+    cursor = services.catalog.cursor
+    node = nodes.find(services.catalog.reader, wanted.bucket)
+    if node is None:
+        raise not_found(wanted.bucket)
+    text = _listed(services.catalog.reader, services, wanted, _ON_LOOP)
+    if text is None:
+        text = await asyncio.to_thread(_in_snapshot, services, wanted)
+    headers = {"Files-Cursor": cursor, "ETag": node.etag}
+    return Response(text, 200, headers, "application/json")
+
+
+@router.put("/v1/files/{bucket}", **described("register_bucket", RegisterBucketResponse))
+async def register(request: Request) -> Response:
+    target = asking.target_of(request)
+    if located := await asking.registered_answer(request, target):
+        return located
+    bucket = check_bucket(target.bucket)
+
+    def make(tx: Transaction) -> tuple[Node, int]:
+        node_id, fresh = tree.make_bucket(tx, bucket)
+        return nodes.by_id(tx.connection, node_id), tx.events[-1][0] if fresh else 0
+
+    services = asking.services_of(request)
+    node, number = await services.catalog.write(make, asking.origin_of(request))
+    body: Body = {"bucket": bucket, "created_at": node.created_at, "status": "available"}
+    return asking.answer(request, body, etag=node.etag, number=number)
+
+
+@router.patch("/v1/files/{bucket}", **described("set_bucket_attributes", body=AttributesPatch))
+async def patch(request: Request) -> Response:
+    target = asking.target_of(request)
+    if located := await asking.registered_answer(request, target):
+        return located
+    bucket = check_bucket(target.bucket)
+    change = await asking.body_of(request, AttributesPatch)
+
+    def apply(tx: Transaction) -> tuple[Node, int]:
+        node = moves.must_find(tx, (bucket, ""))
+        number = 0
+        if attributes.apply(tx, node, change):
+            number = tree.record(tx, Operation.BUCKET, [(bucket, "")], node.rid, node.etag)
+        return nodes.by_id(tx.connection, node.id), number
+
+    services = asking.services_of(request)
+    node, number = await services.catalog.write(apply, asking.origin_of(request))
+    body = services.entries.bucket(node, full=asking.is_full(request))
+    return asking.answer(request, body, etag=node.etag, number=number)
+
+
+@router.delete("/v1/files/{bucket}", **described("remove_bucket"))
+async def remove(request: Request) -> Response:
+    target = asking.target_of(request)
+    if located := await asking.registered_answer(request, target):
+        return located
+    bucket = check_bucket(target.bucket)
+    services = asking.services_of(request)
+    number = await services.catalog.write(
+        lambda tx: moves.delete_bucket(tx, bucket), asking.origin_of(request)
+    )
+    return asking.answer(request, None, number=number)
+
+
+@router.api_route("/v1/files/{bucket}", methods=["MOVE", "BIND"], include_in_schema=False)
+async def move(request: Request) -> Response:
+    asking.target_of(request)
+    raise ApiError(501, "A bucket itself cannot be moved or linked; its files can.")
+
+
+def _wanted(request: Request, bucket: str) -> _Wanted:
+    query = request.query_params
+    delimiter, limit = query.get("delimiter", ""), query.get("limit")
+    if delimiter not in ("", "/"):
+        raise ApiError(400, f"delimiter {shown(delimiter)} is not '/'.")
+    if limit is not None and not (limit.isascii() and limit.isdigit() and 0 < len(limit) < 10):
+        raise ApiError(400, f"limit {shown(limit)} is not a number from 1 to {_MOST}.")
+    if limit is not None and int(limit) < 1:
+        raise ApiError(400, f"limit {limit} is less than 1.")
+    paged = any(name in query for name in ("prefix", "delimiter", "limit", "after"))
+    return _Wanted(
+        bucket, query.get("prefix", ""), query.get("after", ""),
+        min(int(limit), _MOST) if limit else None, delimiter == "/", asking.is_full(request), paged,
+    )  # fmt: skip
+
+
+def _in_snapshot(services: Services, wanted: _Wanted) -> str:
+    with services.catalog.snapshot() as connection:
+        return _listed(connection, services, wanted, None) or ""
+
+
+def _listed(
+    connection: sqlite3.Connection, services: Services, wanted: _Wanted, most: int | None
+) -> str | None:
+    """The answer's text; None where it takes more than `most` entries."""
+    rows = _rows(connection, wanted)
+    limit = wanted.limit
+    wish = None if limit is None else limit + 1
+    taken = list(islice(rows, wish if most is None else min(most, wish or most)))
+    if most is not None and len(taken) == most:
+        return None
+    more = limit is not None and len(taken) > limit
+    files: list[Body] = []
+    prefixes: list[Any] = []
+    for key, node in taken[:limit]:
+        folder = node.is_directory and wanted.delimited
+        if folder and not wanted.full:
+            prefixes.append(key)
+            continue
+        entry = services.entries.file(wanted.bucket, key, node, full=wanted.full)
+        (prefixes if folder else files).append(entry)
+    body: Body = {"data": files}
+    if wanted.paged:
+        body |= {"common_prefixes": prefixes, "has_more": more}
+    return json.dumps(body, separators=(",", ":"))
+
+
+def _rows(connection: sqlite3.Connection, wanted: _Wanted) -> Iterator[tuple[str, Node]]:
+    """Without a delimiter directories show only where they are explicit, and only in full view."""
+    if wanted.delimited:
+        yield from listing.children(connection, wanted.bucket, wanted.prefix, wanted.after)
+        return
+    for key, node in listing.walk(connection, wanted.bucket, wanted.prefix, wanted.after):
+        if not node.is_directory or (wanted.full and node.explicit):
+            yield key, node

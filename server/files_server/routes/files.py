@@ -1,0 +1,234 @@
+"""`/v1/files/{bucket}/{key}`: metadata, content, registration, attributes, names."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from filesfs.wire import (
+    DIRECTORY,
+    AttributesPatch,
+    FileResponse,
+    Operation,
+)
+from files_server.access import require
+from files_server.auth import Right
+from files_server.catalog import attributes, commits, moves, nodes, tree
+from files_server.catalog.commits import Outcome
+from files_server.catalog.database import Transaction
+from files_server.catalog.moves import Move
+from files_server.catalog.nodes import Node
+from files_server.catalog.sessions import Wish
+from files_server.catalog.store import Version
+from files_server.errors import ApiError, not_found, shown
+from files_server.names import Target, check_bucket, check_key, parse_destination
+from files_server.routes import asking
+from files_server.routes.describing import described
+
+router = APIRouter()
+_PATH = "/v1/files/{bucket}/{key:path}"
+
+
+@router.get(_PATH, **described("get_file", FileResponse))
+@router.head(_PATH, include_in_schema=False)
+async def read(request: Request) -> Response:
+    target = asking.target_of(request)
+    if located := await asking.registered_answer(request, target):
+        return located
+    _check(target)
+    if asking.is_media(request):
+        return await _content(request, target)
+    services, full = asking.services_of(request), asking.is_full(request)
+    node = _found(request, target)
+    key = target.key
+    if node.is_directory:
+        if not full and not key.endswith("/"):
+            raise not_found(target.bucket, key)
+        key = key.removesuffix("/") + "/"
+    body = services.entries.file(target.bucket, key, node, full=full)
+    return asking.answer(request, body, etag=node.etag)
+
+
+@router.put(_PATH, **described("register_bucket_file"))
+async def put(request: Request) -> Response:
+    target = asking.target_of(request)
+    if located := await asking.registered_answer(request, target):
+        return located
+    _check(target)
+    if not asking.is_media(request):
+        return _register(request, target)
+    if target.key.endswith("/"):
+        return await _make_directory(request, target)
+    mime_type = _mime_type(request)
+    wish = Wish(
+        target.bucket, target.key, mime_type, asking.conditions_of(request),
+        asking.attributes_of(request), request.headers.get("files-resource", ""),
+    )  # fmt: skip
+    part = asking.part_of(request)
+    uploads = asking.services_of(request).uploads
+    outcome = await uploads.put(wish, part, asking.origin_of(request))
+    return asking.outcome_answer(request, outcome)
+
+
+@router.delete(_PATH, **described("delete_file"))
+async def delete(request: Request) -> Response:
+    target = asking.target_of(request)
+    if located := await asking.registered_answer(request, target):
+        return located
+    _check(target)
+    services = asking.services_of(request)
+    keep, conditions = asking.flag(request, "Files-Keep-Parent"), asking.conditions_of(request)
+    seconds = services.settings.superseded_seconds
+    number = await services.catalog.write(
+        lambda tx: moves.delete(
+            tx, (target.bucket, target.key),
+            keep_parent=keep, keep_seconds=seconds, conditions=conditions,
+        ),
+        asking.origin_of(request),
+    )  # fmt: skip
+    return asking.answer(request, None, number=number)
+
+
+@router.patch(_PATH, **described("set_attributes", FileResponse, body=AttributesPatch))
+async def patch(request: Request) -> Response:
+    target = asking.target_of(request)
+    if located := await asking.registered_answer(request, target):
+        return located
+    _check(target)
+    change = await asking.body_of(request, AttributesPatch)
+    conditions = asking.conditions_of(request)
+
+    def apply(tx: Transaction) -> Outcome:
+        node = moves.must_find(tx, (target.bucket, target.key))
+        conditions.check(node, target.key)
+        if node.is_directory:
+            tx.run("UPDATE nodes SET explicit = 1 WHERE id = ?", node.id)
+        number = 0
+        if attributes.apply(tx, node, change):
+            keys = [(target.bucket, target.key)]
+            if node.nlink > 1 and not node.is_directory:
+                keys = commits.names_of(tx, node)
+            number = tree.record(tx, Operation.ATTRIBUTES, keys, node.rid, node.etag)
+        return Outcome(target.bucket, target.key, nodes.by_id(tx.connection, node.id), number)
+
+    catalog = asking.services_of(request).catalog
+    return asking.outcome_answer(request, await catalog.write(apply, asking.origin_of(request)))
+
+
+@router.api_route(_PATH, methods=["MOVE"], include_in_schema=False)
+async def move(request: Request) -> Response:
+    target = asking.target_of(request)
+    if located := await asking.registered_answer(request, target):
+        return located
+    _check(target)
+    services = asking.services_of(request)
+    wanted = Move(
+        (target.bucket, target.key),
+        _destination(request),
+        overwrite=request.headers.get("overwrite", "T").upper() != "F",
+        exchange=asking.flag(request, "Exchange"),
+        keep_parent=asking.flag(request, "Files-Keep-Parent"),
+        keep_seconds=services.settings.superseded_seconds,
+        conditions=asking.conditions_of(request),
+    )
+    outcome = await services.catalog.write(
+        lambda tx: moves.move(tx, wanted), asking.origin_of(request)
+    )
+    if asking.is_full(request):
+        return asking.outcome_answer(request, outcome)
+    return asking.answer(request, None, etag=outcome.node.etag, number=outcome.number)
+
+
+@router.api_route(_PATH, methods=["BIND"], include_in_schema=False)
+async def bind(request: Request) -> Response:
+    target = asking.target_of(request)
+    if located := await asking.registered_answer(request, target):
+        return located
+    _check(target)
+    source, destination = (target.bucket, target.key), _destination(request)
+    outcome = await asking.services_of(request).catalog.write(
+        lambda tx: moves.bind(tx, source, destination), asking.origin_of(request)
+    )
+    return asking.outcome_answer(request, outcome)
+
+
+async def _content(request: Request, target: Target) -> Response:
+    services = asking.services_of(request)
+    catalog = services.catalog
+    cursor = catalog.cursor
+    etag = request.query_params.get("version")
+    version: Version | None = None
+    if etag is not None:
+        version = catalog.version_by_etag(etag if etag[:1] == '"' else f'"{etag}"', target.bucket)
+    else:
+        node = _found(request, target)
+        if node.is_directory:
+            raise not_found(target.bucket, target.key)
+        version = catalog.version(node.version_id) if node.version_id is not None else None
+    if version is None:
+        raise not_found(target.bucket, target.key)
+    asked = request.headers
+    response = await services.content.answer(request.method, target.key, version, asked)
+    response.raw_headers.append((b"files-cursor", cursor.encode()))
+    return response
+
+
+def _register(request: Request, target: Target) -> Response:
+    """Op 9 of a managed bucket: what is there is registered already."""
+    node = _found(request, target)
+    if node.is_directory:
+        raise not_found(target.bucket, target.key)
+    body = {
+        "bucket": target.bucket,
+        "key": target.key,
+        "created_at": node.created_at,
+        "status": "available",
+    }
+    return asking.answer(request, body, etag=node.etag)
+
+
+async def _make_directory(request: Request, target: Target) -> Response:
+    async for chunk in request.stream():
+        if chunk:
+            raise ApiError(400, f"The directory {shown(target.key)} takes no content.")
+    conditions, change = asking.conditions_of(request), asking.attributes_of(request)
+    outcome = await asking.services_of(request).catalog.write(
+        lambda tx: commits.make_directory(tx, target.bucket, target.key, conditions, change),
+        asking.origin_of(request),
+    )
+    return asking.outcome_answer(request, outcome)
+
+
+def _check(target: Target) -> None:
+    check_bucket(target.bucket)
+    check_key(target.key, directory=True)
+
+
+def _destination(request: Request) -> tuple[str, str]:
+    header = request.headers.get("destination")
+    if header is None:
+        raise ApiError(400, "A Destination header is needed: /v1/files/BUCKET/KEY.")
+    base = asking.services_of(request).settings.base_url
+    place = parse_destination(header, base)
+    require(Right.WRITE, place[0])
+    asking.refuse_registered(request, place[0])
+    return place
+
+
+def _found(request: Request, target: Target) -> Node:
+    reader = asking.services_of(request).catalog.reader
+    node = nodes.find(reader, target.bucket, target.key)
+    if node is None:
+        missing = nodes.find_id(reader, [target.bucket]) is None
+        raise not_found(target.bucket) if missing else not_found(target.bucket, target.key)
+    return node
+
+
+def _mime_type(request: Request) -> str:
+    given = request.headers.get("content-type") or "application/octet-stream"
+    if len(given) > 255 or not given.isprintable():
+        raise ApiError(400, f"Content-Type {shown(given)} is longer than 255 or not printable.")
+    if given in (DIRECTORY, "application/x-directory"):
+        raise ApiError(400, f"The type {given} is a directory's: its key ends with a slash.")
+    return given
