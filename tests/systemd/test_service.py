@@ -1,0 +1,95 @@
+"""The services under a real systemd: they start, survive kill -9, and lose nothing at a stop."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.systemd.machine import Machine, booted, install, wait_for
+
+pytestmark = [
+    pytest.mark.systemd,
+    pytest.mark.timeout(240),  # installing compiles pyfuse3
+    pytest.mark.skipif(
+        os.getuid() != 0
+        or not Path("/lib/systemd/systemd").exists()
+        or not shutil.which("nsenter"),
+        reason="needs root and systemd",
+    ),
+]
+SOURCE = "/usr/lib/python3.11/email"  # some real files; Debian's own Python has them
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    folder = tmp_path_factory.mktemp("machine")
+    install(folder)
+    with booted(folder) as running:
+        yield running
+
+
+def test_both_services_start_and_the_mount_answers(machine: Machine) -> None:
+    machine.run("mkdir", "/mnt/files/started")
+    machine.run("cp", "-r", SOURCE, "/mnt/files/started/")
+    machine.run("diff", "-r", SOURCE, "/mnt/files/started/email")
+    assert "fuse.filesfs" in machine.run("findmnt", "-no", "FSTYPE", "/mnt/files")
+
+
+def test_the_mount_is_back_after_kill_9_and_the_files_are_whole(machine: Machine) -> None:
+    machine.run("mkdir", "/mnt/files/mount-killed")
+    machine.run("cp", "-r", SOURCE, "/mnt/files/mount-killed/")
+    before = machine.main_pid("filesfs")
+    machine.run("kill", "-9", before)
+    machine.wait_active("filesfs", not_pid=before)
+    machine.run("diff", "-r", SOURCE, "/mnt/files/mount-killed/email")
+
+
+def test_the_server_is_back_after_kill_9_and_the_mount_stays(machine: Machine) -> None:
+    machine.run("mkdir", "/mnt/files/server-killed")
+    machine.run("cp", "-r", SOURCE, "/mnt/files/server-killed/")
+    server, mount = machine.main_pid("filesfs-server"), machine.main_pid("filesfs")
+    machine.run("kill", "-9", server)
+    machine.wait_active("filesfs-server", not_pid=server)
+    machine.run("diff", "-r", SOURCE, "/mnt/files/server-killed/email")
+    machine.run("cp", "/etc/hostname", "/mnt/files/server-killed/after")
+    assert machine.main_pid("filesfs") == mount
+
+
+def test_a_stop_in_the_middle_of_a_copy_loses_nothing_acknowledged(machine: Machine) -> None:
+    """A file counts as acknowledged once its copy has ended well: then its name is noted."""
+    machine.run("mkdir", "/mnt/files/stopped")
+    script = (
+        "head -c 8M /dev/urandom > /tmp/big;"
+        "for n in $(seq 1000); do cp /tmp/big /mnt/files/stopped/$n || exit; echo $n >> /tmp/done;"
+        " done"
+    )
+    copying = machine.start("bash", "-c", script)
+    try:
+        wait_for(
+            lambda: len(machine.run("cat", "/tmp/done", check=False).split()) >= 3, 60, "copies"
+        )
+        machine.run("systemctl", "stop", "filesfs")
+    finally:
+        copying.kill()
+        copying.wait(30)
+    assert machine.run("ls", "/mnt/files") == ""
+    machine.run("systemctl", "start", "filesfs")
+    for name in machine.run("cat", "/tmp/done").split():
+        machine.run("cmp", "/tmp/big", f"/mnt/files/stopped/{name}")
+
+
+def test_mount_and_fstab_know_the_type(machine: Machine) -> None:
+    source = "unix:/run/filesfs-server/server.sock:/started"
+    machine.run("mkdir", "-p", "/mnt/by-type", "/mnt/by-fstab")
+    machine.run("mount", "-t", "filesfs", source, "/mnt/by-type", "-o", "ro,nodev")
+    assert "email" in machine.run("ls", "/mnt/by-type")
+    assert "Read-only" in machine.run("touch", "/mnt/by-type/x", check=False)
+    machine.run("umount", "/mnt/by-type")
+    line = f"{source} /mnt/by-fstab filesfs ro,noauto,_netdev,x-systemd.automount 0 0"
+    machine.run("bash", "-c", f"echo '{line}' > /tmp/fstab && mount -T /tmp/fstab /mnt/by-fstab")
+    assert "email" in machine.run("ls", "/mnt/by-fstab")
+    machine.run("/srv/filesfs/bin/filesfs", "umount", "/mnt/by-fstab")
