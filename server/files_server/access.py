@@ -125,6 +125,13 @@ def require(right: Right, bucket: str) -> None:
     _need(auth.current(), right, bucket)
 
 
+def require_owner(owner: str) -> None:
+    """For handlers: ApiError 403 unless the running request's token is the session's `owner`."""
+    grant = auth.current()
+    if grant.name != owner and not grant.has(Right.ADMIN):
+        raise ApiError(403, f"This upload session does not belong to the token {grant.name!r}.")
+
+
 def _query(scope: Scope) -> dict[str, str]:
     """The query as the handlers see it: of a parameter that comes twice, the last."""
     raw: bytes = scope["query_string"]

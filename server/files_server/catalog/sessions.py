@@ -9,12 +9,12 @@ import json
 import sqlite3
 from dataclasses import dataclass
 
-from filesfs.wire import AttributesPatch
 from files_server.catalog import commits
 from files_server.catalog.commits import Commit, Conditions, Content, Outcome
 from files_server.catalog.database import Transaction
 from files_server.catalog.nodes import Node
 from files_server.errors import ApiError, shown
+from filesfs.wire import AttributesPatch
 
 OPEN, COMPLETE, CANCELLED = 0, 1, 2
 
@@ -30,6 +30,7 @@ class Wish:
     attributes: AttributesPatch | None = None
     resource_id: str = ""
     base: str = ""
+    owner: str = ""  # the name of the token that made it
 
     def commit(self, content: Content, keep_seconds: int) -> Commit:
         """The commit of this wish with its bytes."""
@@ -141,6 +142,7 @@ def _dump(wish: Wish) -> str:
         "attributes": commits.dumped(wish.attributes),
         "resource_id": wish.resource_id,
         "base": wish.base,
+        "owner": wish.owner,
     }
     return json.dumps(given)
 

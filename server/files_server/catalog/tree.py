@@ -8,13 +8,12 @@ from __future__ import annotations
 import json
 import secrets
 
-from filesfs.wire import DIRECTORY as DIRECTORY_TYPE
-from filesfs.wire import Operation
 from files_server.catalog import nodes
 from files_server.catalog.database import Transaction
 from files_server.catalog.nodes import Node
 from files_server.catalog.schema import BUCKET, DIRECTORY, FILE
 from files_server.errors import (
+    ALIAS,
     IS_DIRECTORY,
     NOT_DIRECTORY,
     NOT_EMPTY,
@@ -22,6 +21,8 @@ from files_server.errors import (
     not_found,
     shown,
 )
+from filesfs.wire import DIRECTORY as DIRECTORY_TYPE
+from filesfs.wire import Operation
 
 _INSERT_RESOURCE = (
     "INSERT INTO resources (rid, kind, etag, size, mime_type, modified_ns, changed_ns, accessed_ns,"
@@ -89,6 +90,8 @@ def make_bucket(tx: Transaction, bucket: str) -> tuple[int, bool]:
     found = nodes.find_id(tx.connection, [bucket])
     if found is not None:
         return found, False
+    if tx.one("SELECT 1 FROM registrations WHERE bucket = ? LIMIT 1", bucket):
+        raise ApiError(409, f"{shown(bucket)} is a registered location by now.", reason=ALIAS)
     etag = new_etag()
     made = add(tx, 0, bucket, BUCKET, DIRECTORY_TYPE, etag)
     record(tx, Operation.BUCKET, [(bucket, "")], nodes.by_id(tx.connection, made).rid, etag)

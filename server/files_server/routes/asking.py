@@ -13,7 +13,6 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from filesfs.wire import AttributesPatch
 from files_server import digests
 from files_server.catalog.commits import Conditions, Outcome
 from files_server.digests import Digests
@@ -22,6 +21,7 @@ from files_server.names import Target
 from files_server.routes import registered
 from files_server.services import Services
 from files_server.uploads import Part
+from filesfs.wire import AttributesPatch
 
 M = TypeVar("M", bound=BaseModel)
 _ORIGIN = re.compile(r"[A-Za-z0-9_-]{0,64}\Z")
@@ -46,7 +46,10 @@ async def registered_answer(request: Request, target: Target) -> Response | None
 
 def refuse_registered(request: Request, bucket: str) -> None:
     """ApiError 501 for an operation that registered locations do not have."""
-    if request.app.state.registered.registrations.get(bucket):
+    found = request.app.state.registered.registrations.get(bucket)
+    if found and found.read_only:
+        raise ApiError(403, f"The bucket {shown(bucket)} is registered read-only.")
+    if found:
         raise ApiError(501, f"The bucket {shown(bucket)} is a registered location: not there.")
 
 

@@ -6,14 +6,15 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from filesfs.wire import FileUploadResponse, UploadRequest
-from files_server.access import require
+from files_server import auth
+from files_server.access import require, require_owner
 from files_server.auth import Right
 from files_server.catalog.sessions import COMPLETE, Session, Wish
 from files_server.errors import ApiError
 from files_server.names import check_bucket, check_key
 from files_server.routes import asking
 from files_server.routes.describing import described
+from filesfs.wire import FileUploadResponse, UploadRequest
 
 router = APIRouter()
 
@@ -23,11 +24,12 @@ async def create(request: Request) -> Response:
     wanted = await asking.body_of(request, UploadRequest)
     check_bucket(wanted.bucket)
     check_key(wanted.key)
-    asking.refuse_registered(request, wanted.bucket)
     require(Right.WRITE, wanted.bucket)
+    asking.refuse_registered(request, wanted.bucket)
     wish = Wish(
         wanted.bucket, wanted.key, wanted.mime_type, asking.conditions_of(request),
         wanted.attributes, wanted.resource_id or "", request.headers.get("files-base", ""),
+        auth.current().name,
     )  # fmt: skip
     deferred = asking.flag(request, "Upload-Defer-Length")
     if wanted.size >= 1 << 62:
@@ -42,6 +44,7 @@ async def send(request: Request) -> Response:
     target = asking.target_of(request)
     part = asking.part_of(request)
     uploads = asking.services_of(request).uploads
+    require_owner(uploads.find(target.session).wish.owner)
     outcome = await uploads.append(target.session, part, asking.origin_of(request))
     if outcome is None:
         response = asking.answer(request, None)
@@ -60,13 +63,17 @@ async def send(request: Request) -> Response:
 @router.head("/v1/files/session:{session_id}", include_in_schema=False)
 async def info(request: Request) -> Response:
     target = asking.target_of(request)
-    return _shown(request, asking.services_of(request).uploads.find(target.session))
+    session = asking.services_of(request).uploads.find(target.session)
+    require_owner(session.wish.owner)
+    return _shown(request, session)
 
 
 @router.delete("/v1/files/session:{session_id}", **described("cancel_upload_session"))
 async def cancel(request: Request) -> Response:
     target = asking.target_of(request)
-    await asking.services_of(request).uploads.cancel(target.session)
+    uploads = asking.services_of(request).uploads
+    require_owner(uploads.find(target.session).wish.owner)
+    await uploads.cancel(target.session)
     return asking.answer(request, None)
 
 
