@@ -6,8 +6,8 @@ drops what it can no longer trust, and enters again.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 
 import httpx
 import trio
@@ -41,9 +41,10 @@ class ChangeFeed:
             Request("GET", self._target, headers), self._silence
         ) as pieces:
             self._cursor = cursor
-            yield self._changes(pieces)
+            async with aclosing(self._changes(pieces)) as changes:
+                yield changes
 
-    async def _changes(self, pieces: AsyncIterator[bytes]) -> AsyncIterator[Change]:
+    async def _changes(self, pieces: AsyncIterator[bytes]) -> AsyncGenerator[Change, None]:
         events = EventParser()
         while True:
             for cursor, name, data in events.feed(await self._next(pieces)):

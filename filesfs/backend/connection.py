@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import select
 import socket as stdlib_socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 
 import httptools
@@ -113,7 +113,7 @@ class Connection:
 
     async def stream(
         self, head: bytes, body: Buffer, stall: float
-    ) -> tuple[HeadParser, AsyncIterator[bytes]]:
+    ) -> tuple[HeadParser, AsyncGenerator[bytes, None]]:
         """Send, receive the head, and hand the body out as it comes. Not reusable afterwards."""
         with trio.CancelScope(deadline=trio.current_time() + stall) as scope:
             parser = await self._exchange(head, body, stall, scope)
@@ -232,7 +232,7 @@ class Connection:
         except OSError as error:
             raise httpx.ReadError(f"The connection broke: {error}") from error
 
-    async def _pieces(self, parser: HeadParser) -> AsyncIterator[bytes]:
+    async def _pieces(self, parser: HeadParser) -> AsyncGenerator[bytes, None]:
         while True:
             for part in parser.parts:
                 yield part

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,7 +70,8 @@ class Pool:
         connection = await self._connect(stall)
         try:
             parser, pieces = await connection.stream(head, b"", stall)
-            yield parser.status, parser.headers, pieces
+            async with aclosing(pieces):
+                yield parser.status, parser.headers, pieces
         finally:
             await _discard(connection)
 

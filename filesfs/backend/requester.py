@@ -22,7 +22,6 @@ from filesfs.backend.settings import BackendSettings
 from filesfs.backend.transport import address_of
 from filesfs.errors import Unavailable
 
-_NO_HEADERS: Mapping[str, str] = {}
 _READ_TRIES = 3  # a GET that stalls is given up early enough for as many tries before the deadline
 
 
@@ -32,7 +31,7 @@ class Request:
 
     method: str
     target: str
-    headers: Mapping[str, str] = field(default=_NO_HEADERS)
+    headers: Mapping[str, str] = field(default_factory=dict)
     body: Buffer | Sequence[Buffer] = b""
     bulk: bool = False
 

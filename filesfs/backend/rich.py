@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from filesfs.backend import parse
 from filesfs.backend.content import RichContent, is_own, stamped
-from filesfs.backend.paths import quoted
+from filesfs.backend.paths import check, quoted
 from filesfs.backend.requester import Request
 from filesfs.backend.retry import Tries, repeat
 from filesfs.domain import (
@@ -48,6 +48,7 @@ class RichDialect(RichContent):
     async def list_directory(self, location: Location) -> Listing:
         if not location.bucket:
             return await self._list_buckets()
+        check(location)
         target = self._targets.of(Location(location.bucket))
         prefix = f"{location.key}/" if location.key else ""
         query = f"prefix={prefix}&delimiter=/&view=full&limit={_PAGE}"

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -287,7 +287,8 @@ class MemoryBackend:
         unsubscribe = self.tree.subscribe(subscriber)
         self._feeds.append(send)
         try:
-            yield _events(receive)
+            async with aclosing(_events(receive)) as events:
+                yield events
         finally:
             unsubscribe()
             if send in self._feeds:
@@ -302,7 +303,7 @@ class MemoryBackend:
 
 async def _events(
     receive: trio.MemoryReceiveChannel[Change | FilesfsError],
-) -> AsyncIterator[Change]:
+) -> AsyncGenerator[Change, None]:
     async for item in receive:
         if isinstance(item, FilesfsError):
             raise item
