@@ -190,14 +190,13 @@ def _granian(app: App, listening: socket.socket, settings: Settings) -> _Embedde
 
 
 def _stop_signal() -> asyncio.Event:
-    """Set by the first SIGTERM or SIGINT; a second one ends the process the hard way."""
+    """Set by SIGTERM or SIGINT; after that a second SIGINT ends the process the hard way."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 
     def told() -> None:
         stop.set()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
+        loop.remove_signal_handler(signal.SIGINT)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told)
