@@ -15,13 +15,15 @@ import trio
 from filesfs.backend.protocol import FilesBackend
 from filesfs.domain import Entry, Inode, Kind, Location
 from filesfs.errors import FileSystemError
-from filesfs.read.blocks import BlockCache
+from filesfs.read.blocks import BlockCache, version_of
 from filesfs.state.directories import DirectoryCache
 from filesfs.state.inodes import InodeTable, Node
 from filesfs.state.names import NamePolicy
 from filesfs.write.buffer import SpoolFolder
 from filesfs.write.journal import Journal
 from filesfs.write.upload import Uploader
+
+__all__ = ["Caller", "Core", "Kernel", "NamespaceLock", "Rules", "Stat", "version_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +154,3 @@ class Core:
             stamp = max(when or self.now(), node.entry.attributes.modified_ns or 0)
             attributes = replace(node.entry.attributes, modified_ns=stamp, changed_ns=stamp)
             node.entry = replace(node.entry, attributes=attributes)
-
-
-def version_of(entry: Entry) -> str:
-    """What tells two contents apart: the ETag, or what a plain server shows."""
-    return entry.etag or f"{entry.location}:{entry.created_at}:{entry.size}"

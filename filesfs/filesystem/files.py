@@ -105,7 +105,7 @@ class Files:
     async def _latest(self, node: Node, readable: bool) -> Entry:
         assert node.entry is not None
         location = self._tree.location(node)
-        known = self._core.blocks.get(version_of(node.entry), 0) is not None
+        known = self._core.blocks.find(version_of(node.entry), 0, 0, 1) is not None
         if not readable or known or node.entry.size > SMALL:
             return await self._core.backend.stat(location)
         entry, data = await self._core.backend.read_whole(location, SMALL, None)
@@ -121,13 +121,14 @@ class Files:
         raise FileSystemError(errno.ESTALE, "the name leads to another file by now")
 
     # -- read -------------------------------------------------------------------------------------
-    async def read(self, number: Handle, offset: int, length: int) -> bytes:
+    async def read(self, number: Handle, offset: int, length: int) -> bytes | memoryview:
+        """From the inode's buffer if it has one, else of its version; short only at the end."""
         handle = self.handles[number]
         content = self.content(handle.node)
         if content.buffer is not None:
             return await content.buffer.read(offset, length, content)
         stream = await self._stream(handle)
-        return b"" if stream is None else await stream.read(offset, length)
+        return b"" if stream is None else await stream.view(offset, length)
 
     async def _stream(self, handle: FileHandle) -> ReadStream | None:
         """The handle's stream of the inode's version; another handle's commit moves it on."""

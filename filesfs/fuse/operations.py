@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Sequence
+from typing import cast
 
 import pyfuse3
 
@@ -181,7 +182,9 @@ class Operations(pyfuse3.Operations):
         return pyfuse3.FileInfo(fh=handle, keep_cache=keep)
 
     async def read(self, fh: int, off: int, size: int) -> bytes:
-        return await self._fs.files.read(Handle(fh), off, size)
+        # pyfuse3 replies from any buffer without copying it; its annotation says bytes.
+        data = await self._fs.files.read(Handle(fh), off, size)
+        return cast("bytes", data)
 
     async def write(self, fh: int, off: int, buf: bytes) -> int:
         return await self._fs.files.write(Handle(fh), off, buf)
