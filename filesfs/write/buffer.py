@@ -39,6 +39,7 @@ class WriteBuffer:
         self._base_end = base_size  # <= size
         self._extents = RangeSet()  # dirty ranges, all of them below size
         self._store = ByteStore(spool, memory_limit)
+        self.closed = False
         self._sent = 0  # bytes from 0 on that a running stream has taken; see `take`
         self._sent_intact = True
 
@@ -114,6 +115,7 @@ class WriteBuffer:
 
     def close(self) -> None:
         """Free memory and spool file (a spool file that the journal holds stays)."""
+        self.closed = True
         self._extents.clear()
         self._store.release()
 
@@ -165,23 +167,37 @@ class WriteBuffer:
         """All dirty bytes in a spool file, from now on if not before. OSError: as before."""
         return self._store.spill(self._extents)
 
+    def small(self, most: int) -> bytes | None:
+        """All dirty bytes, range after range, if they are in memory and at most `most`."""
+        if self._store.file is not None or self._extents.total > most:
+            return None
+        return b"".join(self._store.read(start, end - start) for start, end in self._extents)
+
     @classmethod
     def restored(
         cls,
         spool: SpoolFolder,
-        file: SpoolFile,
+        held: SpoolFile | bytes,
         *,
         size: int,
         base_size: int,
         base_end: int,
         extents: tuple[tuple[int, int], ...],
     ) -> WriteBuffer:
-        """The buffer that a journal record describes; takes over one hold on `file`."""
+        """The buffer that a journal record describes.
+
+        `held` is its spool file, whose hold it takes over, or what `small` returned.
+        """
         buffer = cls(spool, base_size)
+        if isinstance(held, SpoolFile):
+            buffer._store.adopt(held)
+        else:
+            for start, end in extents:
+                buffer._store.write(start, held[: end - start], ())
+                held = held[end - start :]
         buffer.size = size
         buffer._base_end = base_end
         buffer._extents = RangeSet(extents)
-        buffer._store.adopt(file)
         buffer.generation = 1
         return buffer
 

@@ -11,9 +11,9 @@ import fcntl
 import logging
 import os
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 from filesfs.domain import AttributeChange, ETag, Kind, Location
 from filesfs.errors import UsageError
@@ -38,6 +38,9 @@ log = logging.getLogger(__name__)
 # Records of what is done by now are dropped when the log has grown this much beyond those that
 # are not.
 _COMPACT_AT = 1 << 20
+# Dirty bytes up to this many stand in the record itself: one wait for the disk instead of three.
+# They stay in memory until the server has them, so this is for small files only.
+_INLINE = 16 << 10
 
 
 class Journal:
@@ -51,8 +54,10 @@ class Journal:
         self._log = RecordLog(folder / "journal.log")
         # In replay order. A record's spool file outlives the record.
         self._records: dict[JournalId, Record] = {}
-        # Those that this process kept, with a hold on each; earlier ones are opened at replay.
+        # Of those that this process kept: a hold on the spool file, and who stands for it.
         self._files: dict[JournalId, SpoolFile] = {}
+        self._buffers: WeakValueDictionary[JournalId, WriteBuffer] = WeakValueDictionary()
+        self._compacted = 0  # bytes of the log when it was last rewritten
         self._next = 1
 
     @classmethod
@@ -83,15 +88,27 @@ class Journal:
 
         OSError (ENOSPC, EIO) if the disk does not take it: the record `id` is then as it was.
         """
-        file = buffer.spill()
-        file.sync()
-        self.spool.sync()
         number = self._number(id)
-        self._append(_upload(number, buffer, target, file))
-        former, self._files[number] = self._files.get(number), file.hold()
+        data = buffer.small(_INLINE)
+        if data is None:
+            file = buffer.spill()
+            file.sync()
+            self.spool.sync()
+            self._append(_upload(number, buffer, target, file.name, b""))
+            file.hold()
+        else:
+            file = None
+            self._append(_upload(number, buffer, target, "", data))
+        self._replace_file(number, file)
+        self._buffers[number] = buffer
+        return number
+
+    def _replace_file(self, id: JournalId, file: SpoolFile | None) -> None:
+        former = self._files.pop(id, None)
+        if file is not None:
+            self._files[id] = file
         if former is not None:
             former.release()
-        return number
 
     def note_rename(
         self,
@@ -156,14 +173,15 @@ class Journal:
         self._log.append({"forget": id})
         del self._records[id]
         self._let_go(record)
-        if self._log.length > _COMPACT_AT and len(self._records) < 100:
+        if self._log.length > 2 * self._compacted + _COMPACT_AT:
             self._compact()
 
     def _let_go(self, record: Record) -> None:
+        self._buffers.pop(record.id, None)
         file = self._files.pop(record.id, None)
         if file is not None:
             file.release()
-        elif record.payload is not None:
+        elif record.payload is not None and record.payload.spool:
             (self.spool.path / record.payload.spool).unlink(missing_ok=True)
 
     # -- what is kept -----------------------------------------------------------------------------
@@ -176,8 +194,8 @@ class Journal:
         return tuple(record for record in self.pending() if not self._live(record))
 
     def _live(self, record: Record) -> bool:
-        file = self._files.get(record.id)
-        return file is not None and file.shared
+        buffer = self._buffers.get(record.id)
+        return buffer is not None and not buffer.closed
 
     def restore(self, record: Record) -> WriteBuffer:
         """The buffer that an upload record describes. FileNotFoundError if its spool file is
@@ -185,10 +203,9 @@ class Journal:
         """
         payload = record.payload
         assert payload is not None
-        file = self.spool.open(payload.spool)
         return WriteBuffer.restored(
             self.spool,
-            file,
+            self.spool.open(payload.spool) if payload.spool else payload.data,
             size=payload.size,
             base_size=payload.base_size,
             base_end=payload.base_end,
@@ -252,7 +269,8 @@ class Journal:
 
     def _compact(self) -> None:
         header = {"format": FORMAT, "server_id": self._server_id}
-        self._log.rewrite(_values(header, self._records.values()))
+        self._log.rewrite([header, *map(to_json, self._records.values())])
+        self._compacted = self._log.length
 
     def close(self) -> None:
         """Give the folder back. What is pending stays in it."""
@@ -263,13 +281,10 @@ class Journal:
         os.close(self._lock)
 
 
-def _values(header: dict[str, Any], records: Iterable[Record]) -> list[dict[str, Any]]:
-    return [header, *map(to_json, records)]
-
-
-def _upload(id: JournalId, buffer: WriteBuffer, target: Target, file: SpoolFile) -> Record:
+def _upload(id: JournalId, buffer: WriteBuffer, target: Target, spool: str, data: bytes) -> Record:
     payload = Payload(
-        spool=file.name,
+        spool=spool,
+        data=data,
         size=buffer.size,
         base_size=buffer.base_size,
         base_end=buffer.base_end,

@@ -40,7 +40,7 @@ class RecordLog:
         return self._length
 
     def read(self) -> list[Any]:
-        """Every whole record. What follows the last one was never acknowledged, and is cut off."""
+        """Every whole record. What follows the last was never acknowledged; it is set aside."""
         data = self._path.read_bytes()
         values = []
         for value, end in _records(data):
@@ -48,7 +48,11 @@ class RecordLog:
             self._length = end
         self.torn = len(data) - self._length
         if self.torn:
-            log.warning("%s: %d bytes at the end are no record; cut off", self._path, self.torn)
+            aside = self._path.with_suffix(".torn")
+            log.warning(
+                "%s: %d bytes at the end are no record; moved to %s", self._path, self.torn, aside
+            )
+            aside.write_bytes(data[self._length :])
             os.ftruncate(self._descriptor, self._length)
         return values
 

@@ -30,11 +30,13 @@ class RecordKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """The content of an upload: dirty ranges in a spool file, over the base below `base_end`,
-    over zeros.
+    """The content of an upload: dirty ranges over the base below `base_end` over zeros.
+
+    The dirty bytes are in the spool file, or if `spool` is "" they are `data`, range after range.
     """
 
     spool: str
+    data: bytes
     size: int
     base_size: int
     base_end: int
@@ -136,13 +138,15 @@ def _from_payload(payload: Payload) -> dict[str, Any]:
     names = ("spool", "size", "base_size", "base_end", "extents", "mime_type")
     data = {name: getattr(payload, name) for name in names}
     data |= {name: getattr(payload, name) for name in ("resource_id", "only_new", "if_match")}
-    return data | {"base": payload.base and _from_entry(payload.base)}
+    base = payload.base and _from_entry(payload.base)
+    return data | {"base": base, "data": b64encode(payload.data).decode()}
 
 
 def _to_payload(data: dict[str, Any]) -> Payload:
     extents = tuple((start, end) for start, end in data["extents"])
     base = _to_entry(data["base"]) if data["base"] else None
-    return Payload(**{**data, "extents": extents, "base": base})
+    inline = b64decode(data["data"])
+    return Payload(**{**data, "extents": extents, "base": base, "data": inline})
 
 
 def _from_entry(entry: Entry) -> dict[str, Any]:

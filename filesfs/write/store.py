@@ -65,9 +65,6 @@ class ByteStore:
         self._memory_limit = memory_limit
         self._pages = _Pages()
         self._file: SpoolFile | None = None  # once set, it has all bytes and _pages is empty
-        # Files that only the journal needs. Held on to, since a record whose file nobody else holds
-        # counts as left behind, and would be replayed beside a buffer that has newer content.
-        self._former: list[SpoolFile] = []
 
     @property
     def file(self) -> SpoolFile | None:
@@ -119,15 +116,12 @@ class ByteStore:
         if not self._file.shared:
             self._file.truncate(size)
         elif size == 0:  # rewritten from scratch: the journal's copy must not mix with the new one
-            self._former.append(self._file)
-            self._file = None
+            self.release()
         # Else the journal's record still speaks of these bytes; the buffer's extents forget them.
 
     def release(self) -> None:
         """Free everything."""
         self._pages = _Pages()
         if self._file is not None:
-            self._former.append(self._file)
+            self._file.release()
             self._file = None
-        while self._former:
-            self._former.pop().release()

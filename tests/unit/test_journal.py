@@ -34,6 +34,14 @@ class Zeros:
         return b"b" * length
 
 
+@pytest.fixture(params=["in the log", "in the spool"], autouse=True)
+def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each test with small content inside the log's records, and with all of it in spool files."""
+    if request.param == "in the spool":
+        monkeypatch.setattr("filesfs.write.journal._INLINE", -1)
+    return str(request.param)
+
+
 @pytest.fixture
 def journal(tmp_path: Path) -> Iterator[Journal]:
     journal = Journal.open(tmp_path / "cache", "server")
@@ -69,7 +77,8 @@ _change = st.builds(
 )
 _payload = st.builds(
     Payload,
-    spool=st.just("00ff"),
+    spool=st.sampled_from(["00ff", ""]),
+    data=st.binary(max_size=9),
     size=st.integers(0, 1 << 60),
     base_size=st.integers(0),
     base_end=st.integers(0),
@@ -116,7 +125,9 @@ def test_what_was_kept_is_there_after_a_crash(journal: Journal, tmp_path: Path) 
     again.close()
 
 
-def test_every_byte_at_which_the_log_may_be_torn(journal: Journal, tmp_path: Path) -> None:
+def test_every_byte_at_which_the_log_may_be_torn(
+    journal: Journal, tmp_path: Path, place: str
+) -> None:
     ends: list[tuple[int, list[JournalId]]] = [(journal._log.length, [])]
     expected: list[JournalId] = []
     for number in range(3):
@@ -128,16 +139,17 @@ def test_every_byte_at_which_the_log_may_be_torn(journal: Journal, tmp_path: Pat
     ends.append((journal._log.length, expected[1:]))
     folder = crashed(journal, tmp_path / "crashed")
     whole, path = (folder / "journal.log").read_bytes(), tmp_path / "torn.log"
-    for cut in range(len(whole) + 1):
+    for cut in range(0, len(whole) + 1, 1 if place == "in the log" else 8):
         path.write_bytes(whole[:cut])
         log = RecordLog(path)
         values = log.read()
         acknowledged = [ids for end, ids in ends if end <= cut]
         assert _alive(values) == (acknowledged[-1] if acknowledged else [])
-        log.append({"forget": 99})
-        log.close()
-        log = RecordLog(path)
-        assert log.read() == [*values, {"forget": 99}]
+        if cut % 16 == 0:  # it waits for the disk
+            log.append({"forget": 99})
+            log.close()
+            log = RecordLog(path)
+            assert log.read() == [*values, {"forget": 99}]
         log.close()
 
 
@@ -166,7 +178,7 @@ def test_garbage_after_the_last_record_is_cut_off(
     log.close()
 
 
-def test_keeping_again_replaces_the_record_and_goes_last(journal: Journal) -> None:
+def test_keeping_again_replaces_the_record_and_goes_last(journal: Journal, place: str) -> None:
     buffer = written(journal, b"one")
     first = journal.keep(buffer, TARGET)
     other = journal.note_unlink(Location("docs", "b"), Kind.FILE)
@@ -174,10 +186,12 @@ def test_keeping_again_replaces_the_record_and_goes_last(journal: Journal) -> No
     assert journal.keep(buffer, TARGET, first) == first
     assert [record.id for record in journal.pending()] == [other, first]
     assert content(journal, journal.pending()[1]) == b"one two"
-    assert len(list(journal.spool.path.iterdir())) == 1
+    assert len(list(journal.spool.path.iterdir())) == (place == "in the spool")
 
 
-def test_a_rewrite_from_scratch_does_not_mix_with_what_was_kept(journal: Journal) -> None:
+def test_a_rewrite_from_scratch_does_not_mix_with_what_was_kept(
+    journal: Journal, place: str
+) -> None:
     buffer = written(journal, b"old content")
     id = journal.keep(buffer, TARGET)
     buffer.truncate(0)
@@ -188,7 +202,7 @@ def test_a_rewrite_from_scratch_does_not_mix_with_what_was_kept(journal: Journal
     journal.keep(buffer, TARGET, id)
     assert content(journal, journal.pending()[0]) == b"NEW"
     buffer.close()
-    assert len(list(journal.spool.path.iterdir())) == 1
+    assert len(list(journal.spool.path.iterdir())) == (place == "in the spool")
 
 
 def test_a_record_is_replayable_once_its_buffer_is_closed(journal: Journal) -> None:
@@ -244,6 +258,7 @@ def test_a_newer_format_is_refused(tmp_path: Path) -> None:
 def test_spool_files_of_writes_that_nobody_waited_for_are_removed(tmp_path: Path) -> None:
     journal = Journal.open(tmp_path, "one")
     kept = written(journal, b"x")
+    kept.spill()
     journal.keep(kept, TARGET)
     written(journal, b"y").spill()
     journal.close()
@@ -255,11 +270,15 @@ def test_spool_files_of_writes_that_nobody_waited_for_are_removed(tmp_path: Path
 
 def test_after_a_torn_log_nothing_is_removed(tmp_path: Path) -> None:
     journal = Journal.open(tmp_path, "one")
-    journal.keep(written(journal, b"x"), TARGET)
+    buffer = written(journal, b"x")
+    buffer.spill()
+    journal.keep(buffer, TARGET)
     journal.close()
     path = tmp_path / "journal.log"
     path.write_bytes(path.read_bytes()[:-1])
+    torn = path.read_bytes()
     Journal.open(tmp_path, "one").close()
+    assert torn.endswith((tmp_path / "journal.torn").read_bytes())
     assert [path.read_bytes() for path in (tmp_path / "recovered").iterdir()] == [b"x"]
 
 
@@ -294,3 +313,13 @@ def test_a_log_of_things_done_is_made_short_again(
         journal.forget(journal.note_unlink(WHERE, Kind.FILE))
     assert journal._log.length < 2500
     assert [record.id for record in journal.pending()] == [last]
+
+
+def test_small_content_waits_for_the_disk_once(
+    journal: Journal, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[int] = []
+    monkeypatch.setattr("os.fsync", waits.append)
+    monkeypatch.setattr("os.fdatasync", waits.append)
+    journal.keep(written(journal, b"x"), TARGET)
+    assert len(waits) == (1 if place == "in the log" else 3)
