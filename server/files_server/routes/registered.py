@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from email.utils import formatdate
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
@@ -96,18 +97,17 @@ async def _register(request: Request, target: Target, context: Context) -> Respo
     return _json({**body, "created_at": row.created_at, "status": status})
 
 
-def _check_there(target: Target, path: Any, key: str) -> None:
+def _check_there(target: Target, path: Path, key: str) -> None:
     try:
         found = locations.find(path, key)
     except ApiError as error:
-        if error.status == 503:
-            raise ApiError(
-                404, f"There is nothing to register at {shown(target.bucket)}."
-            ) from None
-        raise
-    if found.is_directory == bool(key):
-        kind = "a directory, not a file" if key else "a file, not a directory"
-        raise ApiError(400, f"{shown(key or target.bucket)} is {kind}.")
+        if error.status != 503:
+            raise
+        if path.is_file():
+            raise ApiError(400, f"{shown(target.bucket)} is a file, not a directory.") from None
+        raise ApiError(404, f"There is nothing to register at {shown(target.bucket)}.") from None
+    if key and found.is_directory:
+        raise ApiError(400, f"{shown(key)} is a directory, not a file.")
 
 
 def _mode(given: str | None) -> bool | None:
