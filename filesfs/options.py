@@ -95,8 +95,8 @@ OPTIONS: Mapping[str, Option] = {
     "attr_timeout": Option(seconds, "TIME", "attributes kept without the change feed (default 1)"),
     "entry_timeout": Option(seconds, "TIME", "names kept without the change feed (default 1)"),
     "xattr": _flag("extended attributes; makes small writes slower"),
-    "writeback": _flag("the kernel gathers small writes; only with exclusive"),
-    "exclusive": _flag("nobody else changes these files while mounted"),
+    "writeback": _flag("close() returns once the data is safe in cache_dir; it is sent after"),
+    "exclusive": _flag("nobody else changes these files: the kernel gathers small writes"),
     "conflict": Option(
         _one_of("last", "fail"),
         "last|fail",
@@ -122,7 +122,7 @@ _IGNORED = frozenset(
     | {"group", "relatime", "norelatime", "strictatime", "nostrictatime", "diratime"}
     | {"lazytime", "nolazytime", "silent", "loud"}
 )
-_NEEDS_ITS_PAIR = {"cert_file": "key_file", "key_file": "cert_file", "writeback": "exclusive"}
+_NEEDS_ITS_PAIR = {"cert_file": "key_file", "key_file": "cert_file"}
 
 
 def parse(groups: Iterable[str]) -> dict[str, Value]:

@@ -120,7 +120,6 @@ def test_what_mount_passes_for_itself_is_no_error() -> None:
         ("conflict=x", "last or fail"),
         ("cache_dir=relative", "absolute"),
         ("ro=1", "takes no value"),
-        ("writeback", "needs exclusive"),
         ("cert_file=/x", "needs key_file"),
         ("token_file=/does/not/exist", "No such file"),
     ],
