@@ -171,7 +171,13 @@ class RichContent:
             query = f"alt=media&version={quoted(entry.etag)}"
         if offset or end < entry.size:
             headers["Range"] = f"bytes={offset}-{end - 1}"
-        request = Request("GET", self._targets.of(entry.location, query), headers, bulk=True)
+        request = Request(
+            "GET",
+            self._targets.of(entry.location, query),
+            headers,
+            bulk=True,
+            expected=end - offset,
+        )
         try:
             answer = await self._requester.ask(request)
         except RangeNotSatisfiable as error:

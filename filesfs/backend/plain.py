@@ -231,7 +231,8 @@ class PlainDialect:
         headers = {} if (offset, end) == (0, entry.size) else {"Range": f"bytes={offset}-{end - 1}"}
         url = entry.url or (await self._fresh(entry)).url
         try:
-            answer = await self._requester.ask_url(Request("GET", url, headers, bulk=True))
+            request = Request("GET", url, headers, bulk=True, expected=end - offset)
+            answer = await self._requester.ask_url(request)
         except (RangeNotSatisfiable, NotFound) as error:
             raise Stale(f"{str(entry.location)!r} was replaced or removed: {error}") from error
         if answer.status != 206:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
 
 import httpx
 
 from filesfs.backend.answers import Answer, check
+from filesfs.backend.bulk import WORTH_IT, BulkPool
 from filesfs.backend.connection import Buffer, Headers, RawAnswer
 from filesfs.backend.paths import target_of
 from filesfs.backend.pool import IDEMPOTENT, Pool
@@ -34,6 +35,7 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict)
     body: Buffer | Sequence[Buffer] = b""
     bulk: bool = False
+    expected: int = 0  # bytes of content asked for; large ones have a way of their own
 
 
 class Requester:
@@ -46,6 +48,7 @@ class Requester:
         address = address_of(settings)
         self._metadata = Pool(address, settings.metadata_connections)
         self._data = Pool(address, settings.data_connections)
+        self._large = None if address.tls else BulkPool(address, settings.data_connections)
         self._common = _common_headers(settings)
         self._elsewhere: httpx.AsyncClient | None = None
 
@@ -60,12 +63,16 @@ class Requester:
 
     async def once(self, request: Request) -> Answer:
         """One try. Raises the exceptions of `filesfs.errors`."""
-        pool = self._data if request.bulk else self._metadata
         stall = self.settings.timeout
         if request.method in IDEMPOTENT:
             stall /= _READ_TRIES
+        head = self._head(request)
         with connection_errors():
-            raw = await pool.request(request.method, self._head(request), request.body, stall)
+            if request.expected >= WORTH_IT and self._large and request.method == "GET":
+                raw = await self._large.get(head, stall)
+            else:
+                pool = self._data if request.bulk else self._metadata
+                raw = await pool.request(request.method, head, request.body, stall)
         return check(_answer(raw), only_error_objects=self.is_extended)
 
     @asynccontextmanager
@@ -101,14 +108,7 @@ class Requester:
     async def once_url(self, request: Request) -> Answer:
         """As `once`, with a whole URL as target."""
         if self.is_ours(request.target):
-            ours = Request(
-                request.method,
-                target_of(request.target),
-                request.headers,
-                request.body,
-                request.bulk,
-            )
-            return await self.once(ours)
+            return await self.once(replace(request, target=target_of(request.target)))
         with connection_errors():
             response = await self._foreign_client().request(
                 request.method,
@@ -122,6 +122,8 @@ class Requester:
     async def aclose(self) -> None:
         await self._metadata.aclose()
         await self._data.aclose()
+        if self._large is not None:
+            self._large.close()
         if self._elsewhere is not None:
             await self._elsewhere.aclose()
 

@@ -209,7 +209,7 @@ class RichDialect(RichContent):
     async def _exchange(self, source: Location, destination: Location) -> None:
         """Swap two names. Done twice it is undone, so before a second try identities are asked."""
         one, other = await self.stat(source), await self.stat(destination)
-        target = self._targets.of(destination, kind=other.kind)
+        target = self._targets.of(destination, kind=one.kind)  # what it becomes
         request = Request(
             "MOVE",
             self._targets.of(source, kind=one.kind),

@@ -1,0 +1,188 @@
+"""Large ranges over blocking sockets in worker threads: content goes from the kernel into place.
+
+It must not be used for anything but GET over plain sockets; `docs/decisions/transport.md` has the
+figures that it exists for. Errors are httpx's, as in `connection.py`.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import struct
+from contextlib import suppress
+
+import httpx
+import trio
+
+from filesfs.backend.connection import HeadParser, RawAnswer
+from filesfs.backend.pool import Address
+
+WORTH_IT = 1024 * 1024  # bytes; below, the way to a thread and back costs more than it saves
+_PEEK = 64 * 1024
+
+
+class BulkPool:
+    """Owner of the blocking connections; at most `limit` run at a time, each in a thread."""
+
+    def __init__(self, address: Address, limit: int) -> None:
+        self._address = address
+        self._limiter = trio.CapacityLimiter(limit)
+        self._idle: list[_BlockingConnection] = []
+
+    async def get(self, head: bytes, stall: float) -> RawAnswer:
+        """One GET. A kept-alive connection that proves dead is replaced. httpx.TransportError."""
+        while True:
+            connection = self._take(stall)
+            was_used = connection.used
+            try:
+                answer = await trio.to_thread.run_sync(
+                    connection.get, head, abandon_on_cancel=True, limiter=self._limiter
+                )
+            except trio.Cancelled:
+                connection.abandon()
+                raise
+            except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError):
+                if was_used and not connection.answered:
+                    continue
+                raise
+            if connection.reusable:
+                self._idle.append(connection)
+            return answer
+
+    def close(self) -> None:
+        while self._idle:
+            self._idle.pop().close()
+
+    def _take(self, stall: float) -> _BlockingConnection:
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.is_stale():
+                return connection
+            connection.close()
+        return _BlockingConnection(self._address, stall)
+
+
+class _BlockingConnection:
+    """A connection that one thread at a time uses. Closes itself on any trouble."""
+
+    def __init__(self, address: Address, stall: float) -> None:
+        self._address = address
+        self._stall = stall
+        self._socket: socket.socket | None = None  # connected in the thread, at the first request
+        self._abandoned = False
+        self.used = False
+        self.answered = False
+        self.reusable = True
+
+    def get(self, head: bytes) -> RawAnswer:
+        """Send the head, receive the answer. Blocks."""
+        try:
+            answer = self._get(self._connected(), head)
+        except BaseException:
+            self.close()
+            raise
+        if self._abandoned or not self.reusable:
+            self.close()
+        self.used = True
+        return answer
+
+    def abandon(self) -> None:
+        """Nobody waits for the answer any more: wake the thread, which then closes."""
+        self._abandoned, self.reusable = True, False
+        if self._socket is not None:
+            with suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
+
+    def is_stale(self) -> bool:
+        if self._socket is None:
+            return True
+        poll = select.poll()
+        poll.register(self._socket.fileno(), select.POLLIN | select.POLLHUP | select.POLLERR)
+        return bool(poll.poll(0))
+
+    def close(self) -> None:
+        self.reusable = False
+        if self._socket is not None:
+            self._socket.close()
+
+    # -- in the thread ----------------------------------------------------------------------------
+    def _connected(self) -> socket.socket:
+        if self._socket is not None:
+            return self._socket
+        try:
+            self._socket = self._connect()
+        except OSError as error:
+            raise httpx.ConnectError(f"Cannot connect to {self._address}: {error}") from error
+        # A timeout of Python's own makes the socket non-blocking, and then MSG_WAITALL is void.
+        self._socket.settimeout(None)
+        seconds = int(self._stall)
+        limit = struct.pack("ll", seconds, int((self._stall - seconds) * 1_000_000))
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+        return self._socket
+
+    def _connect(self) -> socket.socket:
+        if self._address.unix_socket is not None:
+            sock = socket.socket(socket.AF_UNIX)
+            try:
+                sock.connect(str(self._address.unix_socket))
+            except OSError:
+                sock.close()
+                raise
+            return sock
+        where = (self._address.host, self._address.port)
+        sock = socket.create_connection(where, self._stall)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return sock
+
+    def _get(self, sock: socket.socket, head: bytes) -> RawAnswer:
+        self.answered = False
+        try:
+            sock.sendall(head)
+        except OSError as error:
+            raise httpx.WriteError(f"The connection broke while sending: {error}") from error
+        parser = HeadParser()
+        while not parser.head_done:
+            parser.feed(self._head_bytes(sock))
+        self.reusable = self.reusable and parser.keep_alive
+        if parser.length is not None and not parser.chunked:
+            left = parser.length - sum(map(len, parser.parts))
+            content = self._exactly(sock, parser.parts, left)
+        else:
+            content = self._until_done(sock, parser)
+        return RawAnswer(parser.status, parser.headers, content)
+
+    def _head_bytes(self, sock: socket.socket) -> bytes:
+        """What belongs to the head, and nothing of the body, which goes straight into place."""
+        seen = self._receive(sock, _PEEK, socket.MSG_PEEK)
+        end = seen.find(b"\r\n\r\n")
+        return self._receive(sock, len(seen) if end < 0 else end + 4)
+
+    def _exactly(self, sock: socket.socket, parts: list[bytes], left: int) -> bytes:
+        while left > 0:
+            # One receive makes one `bytes` of the right size; the kernel fills it, without the GIL.
+            parts.append(self._receive(sock, left, socket.MSG_WAITALL))
+            left -= len(parts[-1])
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _until_done(self, sock: socket.socket, parser: HeadParser) -> bytes:
+        try:
+            while not parser.done:
+                parser.feed(self._receive(sock, _PEEK))
+        except httpx.RemoteProtocolError:
+            if parser.chunked:
+                raise
+            self.reusable = False  # the body ends where the connection does
+        return b"".join(parser.parts)
+
+    def _receive(self, sock: socket.socket, most: int, flags: int = 0) -> bytes:
+        try:
+            data = sock.recv(most, flags)
+        except BlockingIOError:
+            raise httpx.ReadTimeout(f"Nothing moved for {self._stall:g} s.") from None
+        except OSError as error:
+            raise httpx.ReadError(f"The connection broke: {error}") from error
+        if not data:
+            raise httpx.RemoteProtocolError("The server closed the connection too early.")
+        self.answered = True
+        return data
