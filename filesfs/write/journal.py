@@ -57,6 +57,9 @@ class Journal:
         # Of those that this process kept: a hold on the spool file, and who stands for it.
         self._files: dict[JournalId, SpoolFile] = {}
         self._buffers: WeakValueDictionary[JournalId, WriteBuffer] = WeakValueDictionary()
+        self.troubles: dict[
+            JournalId, str
+        ] = {}  # why a replay failed last, so that it says so once
         self._compacted = 0  # bytes of the log when it was last rewritten
         self._next = 1
 
@@ -164,14 +167,18 @@ class Journal:
         self._records[record.id] = record
 
     def forget(self, id: JournalId) -> None:
-        """The server has it. OSError leaves it to be replayed once more, which finds that it is
-        done.
-        """
-        record = self._records.get(id)
+        """The server has it. If the disk does not take that, the next start finds it out again."""
+        record = self._records.pop(id, None)
         if record is None:
             return
-        self._log.append({"forget": id})
-        del self._records[id]
+        try:
+            self._log.append({"forget": id})
+        except OSError as error:
+            log.warning("%s: %s is done, and cannot be crossed out: %s", self.folder, record, error)
+            self._buffers.pop(id, None)
+            if (file := self._files.pop(id, None)) is not None:
+                file.leave()
+            return
         self._let_go(record)
         if self._log.length > 2 * self._compacted + _COMPACT_AT:
             self._compact()
@@ -198,9 +205,7 @@ class Journal:
         return buffer is not None and not buffer.closed
 
     def restore(self, record: Record) -> WriteBuffer:
-        """The buffer that an upload record describes. FileNotFoundError if its spool file is
-        gone.
-        """
+        """The buffer of an upload record. FileNotFoundError if its spool file is gone."""
         payload = record.payload
         assert payload is not None
         return WriteBuffer.restored(

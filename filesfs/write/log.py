@@ -43,7 +43,7 @@ class RecordLog:
         """Every whole record. What follows the last was never acknowledged; it is set aside."""
         data = self._path.read_bytes()
         values = []
-        for value, end in _records(data):
+        for value, end in whole_records(data):
             values.append(value)
             self._length = end
         self.torn = len(data) - self._length
@@ -108,7 +108,7 @@ def _write_all(descriptor: int, data: bytes, offset: int) -> None:
         rest = rest[written:]
 
 
-def _records(data: bytes) -> Iterator[tuple[Any, int]]:
+def whole_records(data: bytes) -> Iterator[tuple[Any, int]]:
     """Each whole record and where it ends."""
     position = 0
     while position + _HEAD.size <= len(data):

@@ -72,8 +72,14 @@ class Replayer:
             except (FilesfsError, OSError) as error:
                 self.tally.failed += 1
                 waiting += record.locations
-                log.error("journal: %s failed, and is kept: %s", record, error)
+                self._report(record, str(error))
         return self.tally
+
+    def _report(self, record: Record, why: str) -> None:
+        known = self._journal.troubles.get(record.id) == why
+        self._journal.troubles[record.id] = why
+        level = logging.DEBUG if known else logging.ERROR
+        log.log(level, "journal: %s failed, and is kept: %s", record, why)
 
     async def _replay(self, record: Record) -> None:
         conflicts = self.tally.conflicts

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 import trio
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from filesfs.domain import AttributeChange, Entry, ETag, Kind, Location, ResourceId
 from filesfs.errors import UsageError
 from filesfs.write.buffer import WriteBuffer
 from filesfs.write.journal import Journal, JournalId, Record, RecordKind
-from filesfs.write.log import RecordLog
+from filesfs.write.log import RecordLog, whole_records
 from filesfs.write.records import FORMAT, Payload, from_json, to_json
 from filesfs.write.upload import Target
 
@@ -125,9 +125,7 @@ def test_what_was_kept_is_there_after_a_crash(journal: Journal, tmp_path: Path) 
     again.close()
 
 
-def test_every_byte_at_which_the_log_may_be_torn(
-    journal: Journal, tmp_path: Path, place: str
-) -> None:
+def test_every_byte_at_which_the_log_may_be_torn(journal: Journal, tmp_path: Path) -> None:
     ends: list[tuple[int, list[JournalId]]] = [(journal._log.length, [])]
     expected: list[JournalId] = []
     for number in range(3):
@@ -139,17 +137,22 @@ def test_every_byte_at_which_the_log_may_be_torn(
     ends.append((journal._log.length, expected[1:]))
     folder = crashed(journal, tmp_path / "crashed")
     whole, path = (folder / "journal.log").read_bytes(), tmp_path / "torn.log"
-    for cut in range(0, len(whole) + 1, 1 if place == "in the log" else 8):
-        path.write_bytes(whole[:cut])
-        log = RecordLog(path)
-        values = log.read()
+    for cut in range(len(whole) + 1):
+        values = [value for value, _ in whole_records(whole[:cut])]
         acknowledged = [ids for end, ids in ends if end <= cut]
         assert _alive(values) == (acknowledged[-1] if acknowledged else [])
-        if cut % 16 == 0:  # it waits for the disk
+        if cut % 100 == 0:  # it waits for the disk
+            _reopen_torn(path, whole[:cut], values)
+
+
+def _reopen_torn(path: Path, data: bytes, values: list[dict[str, object]]) -> None:
+    """What is appended after a torn record is read back too."""
+    path.write_bytes(data)
+    for expected in (values, [*values, {"forget": 99}]):
+        log = RecordLog(path)
+        assert log.read() == expected
+        if expected is values:
             log.append({"forget": 99})
-            log.close()
-            log = RecordLog(path)
-            assert log.read() == [*values, {"forget": 99}]
         log.close()
 
 
@@ -163,6 +166,7 @@ def _alive(values: list[dict[str, object]]) -> list[object]:
     return alive
 
 
+@settings(max_examples=30, deadline=None)
 @given(st.binary(min_size=1, max_size=40))
 def test_garbage_after_the_last_record_is_cut_off(
     tmp_path_factory: pytest.TempPathFactory, tail: bytes
@@ -301,6 +305,25 @@ def test_a_full_disk_keeps_the_earlier_record(
     last = journal.note_unlink(WHERE, Kind.FILE)
     again = Journal.open(crashed(journal, tmp_path / "crashed"), "server")
     assert [record.id for record in again.pending()] == [id, last]
+    again.close()
+
+
+def test_a_full_disk_does_not_turn_a_stored_file_into_an_error(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    buffer = written(journal, b"one")
+    id = journal.keep(buffer, TARGET)
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("filesfs.write.log.os.pwrite", full)
+        journal.forget(id)
+    assert journal.pending() == ()
+    buffer.close()
+    again = Journal.open(crashed(journal, tmp_path / "crashed"), "server")
+    assert content(again, again.pending()[0]) == b"one"  # replay finds that it is there
     again.close()
 
 

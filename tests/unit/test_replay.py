@@ -154,18 +154,30 @@ async def test_a_failure_holds_up_only_what_is_about_its_names(journal: Journal)
     keep(journal, b"two", where=OTHER)
 
     def denied(call: str) -> None:
-        if call == "put 3" and not server.files:
-            raise (
-                AccessDenied("not yours")
-                if server.calls.count("put 3") == 1
-                else None or AccessDenied("")
-            )
+        if server.calls == ["put 3"]:
+            raise AccessDenied("not yours")
 
-    server.fault = lambda call: denied(call) if server.calls.count("put 3") == 1 else None
+    server.fault = denied
     tally = await replay(journal, server)
     assert names(server) == {str(OTHER): b"two"}
     assert tally.failed == 1
     assert [record.location.key for record in journal.pending()] == [WHERE.key, "a"]
+
+
+async def test_a_failure_that_lasts_is_told_once(
+    journal: Journal, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = Server()
+    keep(journal, b"one")
+
+    def denied(call: str) -> None:
+        raise AccessDenied("not yours")
+
+    server.fault = denied
+    for _ in range(3):
+        assert (await replay(journal, server)).failed == 1
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert "not yours" in caplog.text
 
 
 async def test_parts_that_nobody_has_any_more_are_not_made_up(journal: Journal) -> None:
