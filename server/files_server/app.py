@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from files_server import services
 from files_server.errors import ApiError, error_body
@@ -31,6 +32,8 @@ _ALLOWED = {
     Kind.BUCKET: "DELETE, GET, HEAD, PATCH, PUT",
     Kind.KEY: "BIND, DELETE, GET, HEAD, MOVE, PATCH, PUT",
 }
+_PARTS = (root, sessions, buckets, files, documentation)  # sessions come before {bucket}
+Handler = Callable[[Request], Awaitable[Response]]
 _log = logging.getLogger("files_server")
 
 
@@ -56,23 +59,27 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
     )
-    for part in (root, sessions, buckets, files, documentation):  # sessions come before {bucket}
+    for part in _PARTS:
         app.include_router(part.router)
-    app.add_exception_handler(ApiError, _api_error)
-    app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(ClientDisconnect, _disconnected)
-    app.add_exception_handler(OSError, _os_error)
+    for kind, handler in _ERRORS.items():
+        app.add_exception_handler(kind, handler)
     app.add_exception_handler(Exception, _crash)
-    app.add_middleware(RawPaths)
+    app.add_middleware(RawPaths, application=app)
     documentation.install(app)
     return app
 
 
 class RawPaths:
-    """Parses the raw path, before anything decodes it, and routes by what it addresses."""
+    """Parses the raw path, before anything decodes it, and routes by what it addresses.
 
-    def __init__(self, app: ASGIApp) -> None:
+    What (target, method) name a handler is called right here: FastAPI's own matching takes longer
+    than the handler. FastAPI still describes the routes, and answers whatever is left.
+    """
+
+    def __init__(self, app: ASGIApp, application: FastAPI) -> None:
         self._app = app
+        self._application = application
+        self._handlers = dict(_handlers())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -80,7 +87,51 @@ class RawPaths:
             if target is not None:
                 scope["files.target"] = target
                 scope["path"] = target.kind.value
+                handler = self._handlers.get((target.kind.value, scope["method"]))
+                if handler is not None:
+                    scope["app"] = self._application
+                    await _handle(handler, scope, receive, send)
+                    return
         await self._app(scope, receive, send)
+
+
+async def _handle(handler: Handler, scope: Scope, receive: Receive, send: Send) -> None:
+    started = False
+
+    async def watched(message: Message) -> None:
+        nonlocal started
+        started = True
+        await send(message)
+
+    request = Request(scope, receive, send)
+    try:
+        response = await handler(request)
+        await response(scope, receive, watched)
+    except Exception as error:
+        if started:
+            raise
+        await (await _error_answer(request, error))(scope, receive, send)
+
+
+def _handlers() -> Iterator[tuple[tuple[str, str], Handler]]:
+    names = {
+        "/v1/files": Kind.ROOT,
+        "/v1/files/session:{session_id}": Kind.SESSION,
+        "/v1/files/{bucket}": Kind.BUCKET,
+        "/v1/files/{bucket}/{key:path}": Kind.KEY,
+    }
+    for part in _PARTS:
+        for route in part.router.routes:
+            if isinstance(route, APIRoute) and route.path in names:
+                for method in route.methods or ():
+                    yield (names[route.path].value, method), route.endpoint
+
+
+async def _error_answer(request: Request, error: Exception) -> Response:
+    for kind, handler in _ERRORS.items():
+        if isinstance(error, kind):
+            return await handler(request, error)
+    return await _crash(request, error)
 
 
 def _answer(status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
@@ -121,3 +172,11 @@ async def _os_error(request: Request, error: Exception) -> Response:
 async def _crash(request: Request, error: Exception) -> Response:
     _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
     return _answer(500, "The server failed at this request; its log says why.")
+
+
+_ERRORS: dict[type[Exception], Callable[[Request, Exception], Awaitable[Response]]] = {
+    ApiError: _api_error,
+    HTTPException: _http_error,
+    ClientDisconnect: _disconnected,
+    OSError: _os_error,
+}

@@ -22,7 +22,8 @@ from files_server.catalog.database import Mutation, Transaction
 from files_server.catalog.sessions import COMPLETE, Session, Wish
 from files_server.catalog.store import Catalog
 from files_server.digests import Digests
-from files_server.errors import BUSY, COMPLETE as DONE, OFFSET, ApiError
+from files_server.errors import BUSY, OFFSET, ApiError
+from files_server.errors import COMPLETE as DONE
 from files_server.receiving import Receiver, gather, settled
 from files_server.settings import Settings
 

@@ -9,10 +9,10 @@ import base64
 import binascii
 import json
 
-from filesfs.wire import DIRECTORY, SPECIAL_TYPES, AttributesPatch
 from files_server.catalog.database import Transaction
 from files_server.catalog.nodes import Node
 from files_server.errors import ApiError, shown
+from filesfs.wire import DIRECTORY, SPECIAL_TYPES, AttributesPatch
 
 XATTR_BYTES = 65_536  # names and values of one entry
 _TIME_LIMIT = 2**63

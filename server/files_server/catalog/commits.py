@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from filesfs.wire import SPECIAL_TYPES, AttributesPatch, Operation
 from files_server.catalog import attributes, nodes, tree
 from files_server.catalog.database import Transaction
 from files_server.catalog.nodes import Node
 from files_server.catalog.schema import FILE
 from files_server.errors import EXISTS, ApiError, shown
 from files_server.ranges import matches
+from filesfs.wire import SPECIAL_TYPES, AttributesPatch, Operation
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,9 @@ class Conditions:
             raise ApiError(412, f"{shown(key)} is there already, at {etag} (If-None-Match).")
 
 
+NO_CONDITIONS = Conditions()
+
+
 @dataclass(frozen=True, slots=True)
 class Content:
     """Bytes that are on disk (`blob`) or come along (`data`)."""
@@ -53,7 +56,7 @@ class Commit:
     key: str
     mime_type: str
     content: Content
-    conditions: Conditions = Conditions()
+    conditions: Conditions = NO_CONDITIONS
     attributes: AttributesPatch | None = None
     resource_id: str = ""
     keep_seconds: int = 0

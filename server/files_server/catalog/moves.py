@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from filesfs.wire import Operation
 from files_server.catalog import nodes, tree
-from files_server.catalog.commits import Conditions, Outcome
+from files_server.catalog.commits import NO_CONDITIONS, Conditions, Outcome
 from files_server.catalog.database import Transaction
 from files_server.catalog.nodes import Node
 from files_server.errors import EXISTS, ApiError, not_found, shown
 from files_server.names import KEY_BYTES
+from filesfs.wire import Operation
 
 Place = tuple[str, str]  # bucket, key
 _DEEP = 1024  # below such a prefix nobody comes near the key limit by accident
@@ -27,7 +27,7 @@ class Move:
     exchange: bool = False
     keep_parent: bool = False
     keep_seconds: int = 0
-    conditions: Conditions = Conditions()
+    conditions: Conditions = NO_CONDITIONS
 
 
 def must_find(tx: Transaction, place: Place) -> Node:
@@ -45,7 +45,9 @@ def move(tx: Transaction, wanted: Move) -> Outcome:
     """Rename. ApiError 400, 404, 409, 412."""
     source = must_find(tx, wanted.source)
     wanted.conditions.check(source, wanted.source[1])
-    bucket, key = _place_for(source, wanted.destination)
+    bucket, key = wanted.destination
+    if not wanted.exchange:
+        bucket, key = _place_for(source, wanted.destination)
     if nodes.find_id(tx.connection, [bucket]) is None:
         raise not_found(bucket)
     target = nodes.find(tx.connection, bucket, key.removesuffix("/"))

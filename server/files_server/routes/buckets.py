@@ -14,7 +14,6 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from filesfs.wire import AttributesPatch, ListFilesResponse, Operation, RegisterBucketResponse
 from files_server.catalog import attributes, listing, moves, nodes, tree
 from files_server.catalog.database import Transaction
 from files_server.catalog.nodes import Node
@@ -24,6 +23,7 @@ from files_server.names import check_bucket
 from files_server.routes import asking
 from files_server.routes.describing import described
 from files_server.services import Services
+from filesfs.wire import AttributesPatch, ListFilesResponse, Operation, RegisterBucketResponse
 
 router = APIRouter()
 _ON_LOOP = 200  # entries that are listed without a thread: a millisecond or two

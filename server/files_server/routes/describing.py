@@ -9,8 +9,6 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from filesfs import wire
-
 _ERRORS = (400, 401, 403, 404, 405, 409, 410, 412, 413, 416, 429, 501, 503, 507)
 
 

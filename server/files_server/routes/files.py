@@ -6,12 +6,6 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from filesfs.wire import (
-    DIRECTORY,
-    AttributesPatch,
-    FileResponse,
-    Operation,
-)
 from files_server.access import require
 from files_server.auth import Right
 from files_server.catalog import attributes, commits, moves, nodes, tree
@@ -25,6 +19,12 @@ from files_server.errors import ApiError, not_found, shown
 from files_server.names import Target, check_bucket, check_key, parse_destination
 from files_server.routes import asking
 from files_server.routes.describing import described
+from filesfs.wire import (
+    DIRECTORY,
+    AttributesPatch,
+    FileResponse,
+    Operation,
+)
 
 router = APIRouter()
 _PATH = "/v1/files/{bucket}/{key:path}"

@@ -9,12 +9,12 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from filesfs.wire import Extension, FileUploadResponse, ListBucketsResponse
 from files_server import auth
 from files_server.auth import Right
 from files_server.catalog import listing
 from files_server.routes import asking, sessions
 from files_server.routes.describing import described
+from filesfs.wire import Extension, FileUploadResponse, ListBucketsResponse
 
 router = APIRouter()
 _EXTENSIONS = ", ".join(Extension)
