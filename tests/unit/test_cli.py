@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from filesfs import __version__, cli, notify
+from filesfs import __version__, cli, notify, options
 from filesfs.commands import mount_table
 from filesfs.commands.mount_table import Mounted, filesfs_mounts
 from filesfs.errors import UsageError
@@ -42,6 +42,12 @@ def test_options_lists_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     for name in ("ro", "cache_size=SIZE", "token_file=FILE", "nodev"):
         assert name in out
+
+
+def test_the_readme_has_every_option() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    missing = [name for name in options.known() if f"`{name.partition('=')[0]}" not in readme]
+    assert missing == []
 
 
 @pytest.mark.parametrize(
