@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import trio
 
-from filesfs.domain import Entry, Handle, Inode, Kind, Usage
+from filesfs.domain import Entry, Handle, Inode, Usage
 from filesfs.errors import FilesfsError
 from filesfs.filesystem.attributes import AttributeView
 from filesfs.filesystem.coherence import Coherence
@@ -31,6 +31,8 @@ class Filesystem:
 
     def __init__(self, core: Core) -> None:
         self.core = core
+        # No event reaches a directory without a node, so nothing cached of it may outlive it.
+        core.inodes.on_release = core.directories.drop
         self.tree = Tree(core)
         self.files = Files(core, self.tree)
         self.namespace = Namespace(core, self.tree, self.files)
@@ -58,10 +60,8 @@ class Filesystem:
         """The node for a listed item; None if it went since the listing was taken."""
         if isinstance(item, Node):
             return item if (parent, name) in item.names else None
-        known, entry = self.core.directories.lookup(parent, name)
-        if known and entry is None:
-            return None
-        return self.tree.adopt(parent, name, entry if known and entry is not None else item)
+        entry = self.core.directories.stale(parent, name)  # newer than the snapshot, if it differs
+        return None if entry is None else self.tree.adopt(parent, name, entry)
 
     def releasedir(self, number: Handle) -> None:
         self.directories.pop(number)
@@ -79,10 +79,7 @@ class Filesystem:
         return self._usage[1]
 
     def forget(self, inode: Inode, count: int) -> None:
-        node = self.core.inodes.get(inode)
         self.core.inodes.forget(inode, count)
-        if node is not None and node.kind is Kind.DIRECTORY and self.core.inodes.get(inode) is None:
-            self.core.directories.drop(node)
 
     async def fsyncdir(self, inode: Inode) -> None:
         """What is local in a directory and was asked to be durable: its new files."""

@@ -20,6 +20,8 @@ from filesfs.state.inodes import Node
 
 _NS = 1_000_000_000
 _XATTR_BYTES = 64 << 10  # an entry, names and values: the contract's limit
+# Not system.*: a stored ACL that nobody enforces would lie, and without it cp -a falls back on chmod.
+_XATTR_NAMESPACES = ("user.", "trusted.", "security.")
 MIME_XATTR = "user.mime_type"
 
 
@@ -192,6 +194,8 @@ class AttributeView:
 
     async def set_xattr(self, node: Node, name: str, value: bytes | None, caller: Caller) -> None:
         """None removes. user.mime_type changes the mime type."""
+        if not name.startswith(_XATTR_NAMESPACES):
+            raise FileSystemError(errno.ENOTSUP, f"{name}: no such class of attributes here")
         present = self.xattrs(node)
         if value is None and name not in present:
             raise FileSystemError(errno.ENODATA)

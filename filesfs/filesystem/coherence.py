@@ -62,6 +62,12 @@ class Coherence:
             for location in change.locations:
                 self._doubt(location, change.operation)
 
+    def _doubt_times(self, directory: Location) -> None:
+        """A name in it changed, and so did its own attributes."""
+        above, name = self._tree.find(directory.parent), self._tree.shown_name(directory)
+        if above is not None and name is not None and directory.bucket:
+            self._core.directories.doubt(above, name)
+
     def doubt_directory(self, location: Location) -> None:
         """Something changed below this directory without an event: ask for all of it again."""
         node = self._tree.find(location)
@@ -80,13 +86,13 @@ class Coherence:
         name = self._tree.shown_name(location)
         parent = self._tree.find(location.parent)
         if parent is None or name is None:
+            self._doubt_times(location.parent)
             return
         entry = self._core.directories.stale(parent, name)
         self._core.directories.doubt(parent, name)
         self._core.kernel.entry_changed(parent.inode, name)
         self._core.kernel.inode_changed(parent.inode, content=False)
-        if parent.names:  # its times changed too
-            self._core.directories.doubt(*parent.names[0])
+        self._doubt_times(location.parent)
         node = self._core.inodes.find(entry) if entry is not None else None
         if node is not None:
             clean = operation in (Operation.COMMIT, Operation.EXCHANGE, Operation.MOVE)

@@ -62,7 +62,10 @@ class Content:
         return await self.base_stream.read(offset, length)
 
     async def drop_buffer(self) -> None:
-        """Free what is clean, or what nobody wants any more."""
+        """Free what is clean, or what nobody wants any more.
+
+        Detached before the first await: a write that comes meanwhile begins a buffer of its own.
+        """
         buffer, self.buffer, self.base = self.buffer, None, None
         self.touched = False
         if buffer is not None:

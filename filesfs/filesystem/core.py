@@ -153,4 +153,10 @@ class Core:
         if node.entry is not None:
             stamp = max(when or self.now(), node.entry.attributes.modified_ns or 0)
             attributes = replace(node.entry.attributes, modified_ns=stamp, changed_ns=stamp)
-            node.entry = replace(node.entry, attributes=attributes)
+            self.refine(node, replace(node.entry, attributes=attributes))
+
+    def refine(self, node: Node, entry: Entry) -> None:
+        """What we know follows from our own change: for the node, and where listings show it."""
+        node.entry = entry
+        for parent, name in node.names:
+            self.directories.refine(parent, name, entry)

@@ -194,8 +194,10 @@ class Files:
             raise FileSystemError(errno.EROFS, "read-only")
         self._truncate(node, size, privileged=caller.uid == 0)
         if not open_:
-            await self.commit(node)
-            await self.settle(node)
+            try:
+                await self.commit(node)
+            finally:
+                await self.settle(node)
 
     # -- commit -----------------------------------------------------------------------------------
     def target(self, node: Node) -> Target:
@@ -283,6 +285,18 @@ class Files:
             self.backlog.forget(node)
             content.touched = False
             await self._rebase(node, content, entry)
+            if node.pending is not sent and node.pending:
+                await self._send_pending(node)
+
+    async def _send_pending(self, node: Node) -> None:
+        """Attributes that changed while the content was on its way, and no commit follows."""
+        pending = node.pending
+        where = self._tree.location(node)
+        entry = await self._core.backend.set_attributes(where, node.kind, pending)
+        self._core.inodes.set_entry(node, entry)
+        self.publish(node, entry)
+        if node.pending is pending:
+            node.pending, node.pending_ctime = AttributeChange(), 0
 
     async def _rebase(self, node: Node, content: Content, entry: Entry) -> None:
         """The buffer is the server's version now: what it holds in memory still serves reads."""
@@ -323,18 +337,19 @@ class Files:
 
     async def settle(self, node: Node) -> None:
         """Let go of the inode's content if nobody has it open and the server has it all."""
-        content = self.content(node)
-        if node.opens or node in self.backlog or content.lock.locked():
+        content = node.content
+        if not isinstance(content, Content) or content.lock.locked():
+            return
+        if node.opens or node in self.backlog:
             return
         if content.dirty and node.names:
             self.backlog.bring_up(node)
             return
+        node.content = None  # before the first await: who opens it meanwhile starts anew
+        self._core.inodes.release(node)
         if content.buffer is not None:
             await self._core.uploader.discard(content.buffer)
         await content.drop_buffer()
-        if not node.opens and not content.dirty:
-            node.content = None
-            self._core.inodes.release(node)
 
     def unsent(self) -> int:
         """How many files have something that the server does not have."""

@@ -175,7 +175,7 @@ class Namespace:
         """A subdirectory came or went."""
         if directory.entry is not None:
             nlink = max(2, directory.entry.nlink + step)
-            directory.entry = _with_nlink(directory.entry, nlink)
+            self._core.refine(directory, _with_nlink(directory.entry, nlink))
 
     # -- link -------------------------------------------------------------------------------------
     async def link(self, node: Node, parent: Node, name: bytes) -> Node:

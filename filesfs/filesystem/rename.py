@@ -212,6 +212,9 @@ class Renaming:
         now = self._core.now()
         for node in (old[0], new[0]):
             self._core.touched(node, now)
+        source.pending_ctime = target.pending_ctime = now
+        for node, from_, into in ((source, old[0], new[0]), (target, new[0], old[0])):
+            self._count_links(node, None, from_, into)
 
     def _count_links(self, source: Node, target: Node | None, from_: Node, into: Node) -> None:
         if source.kind is Kind.DIRECTORY:

@@ -140,6 +140,15 @@ class DirectoryCache:
         self.of(node).mutations += 1
         self.keep_entry(node, name, entry, self.stamp())
 
+    def refine(self, node: Node, name: bytes, entry: Entry) -> None:
+        """The same resource as is cached under this name, with attributes that we know to be newer;
+        as fresh as before.
+        """
+        directory = self._directories.get(node.inode)
+        known = directory.entries.get(name) if directory is not None else None
+        if directory is not None and known is not None and known.resource_id == entry.resource_id:
+            directory.entries[name] = entry
+
     def doubt(self, node: Node, name: bytes) -> None:
         """Somebody changed this name: ask again at its next use."""
         directory = self._directories.get(node.inode)

@@ -8,7 +8,7 @@ yet, or a node below it lives.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from filesfs.domain import AttributeChange, Entry, Inode, Kind, Location
@@ -66,6 +66,7 @@ class InodeTable:
     """Owner of all nodes."""
 
     def __init__(self, root: Entry | None) -> None:
+        self.on_release: Callable[[Node], None] = lambda node: None
         self.root = Node(ROOT, Kind.DIRECTORY, root)
         self.root.lookups = 1
         self._by_inode: dict[Inode, Node] = {ROOT: self.root}
@@ -144,6 +145,7 @@ class InodeTable:
             return
         del self._by_inode[node.inode]
         self.detach(node)
+        self.on_release(node)
         for parent, _ in node.names:
             parent.children -= 1
             self.release(parent)
