@@ -57,6 +57,8 @@ class RangeSet:
 
     def within(self, start: int, end: int) -> Iterator[tuple[int, int]]:
         """The parts of this set that lie in [start, end)."""
+        if start >= end:
+            return
         for index in range(bisect_right(self._ends, start), bisect_left(self._starts, end)):
             yield max(start, self._starts[index]), min(end, self._ends[index])
 

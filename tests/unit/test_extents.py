@@ -1,6 +1,6 @@
 """Ranges: the set against a set of integers, and the layout of dirty over base over zeros."""
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from filesfs.write.extents import RangeSet, Segment, Source, layout
@@ -53,6 +53,7 @@ def test_a_run_ends_at_the_first_byte_that_is_missing(
     assert ranges.run_from(start) == end
 
 
+@example(steps=[(0, 2)], base_end=0, start=1, end=1)
 @given(_steps, st.integers(0, 60), st.integers(0, 70), st.integers(0, 70))
 def test_the_layout_says_for_each_byte_where_it_is(
     steps: list[tuple[int, int] | int], base_end: int, start: int, end: int
