@@ -231,17 +231,22 @@ def _opened(root: Path, key: str) -> Iterator[int]:
 
 
 def _walk_resolved(root: Path, key: str, first: OSError) -> int:
-    resolved = os.path.realpath(root / key)
-    relative = os.path.relpath(resolved, root)
+    try:
+        relative = os.path.relpath(os.path.realpath(root / key), root)
+    except OSError:  # a link that was swapped while it was read
+        raise _not_there(key) from None
     if relative == ".." or relative.startswith("../"):
         raise ApiError(403, f"{shown(key)} leads out of the registered location by a link.")
-    if relative == key:  # no link in it: a file where a directory should be
-        status = 403 if first.errno == errno.ELOOP else 404
-        raise ApiError(status, f"{shown(key)} is not in the registered location.")
+    if relative == key and first.errno == errno.ENOTDIR:  # a file where a directory should be
+        raise _not_there(key)
     try:
         return _walk_to(root, "" if relative == "." else relative)
     except OSError as error:
-        raise _refused(key, error) from None
+        raise (_not_there(key) if error.errno == errno.ENOTDIR else _refused(key, error)) from None
+
+
+def _not_there(key: str) -> ApiError:
+    return ApiError(404, f"{shown(key)} is not in the registered location.")
 
 
 def _walk_to(root: Path, key: str) -> int:
