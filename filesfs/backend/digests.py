@@ -32,14 +32,10 @@ def verify(headers: dict[str, str], data: Buffer) -> None:
 
 
 def _verify_blocks(header: str, view: memoryview) -> None:
-    values = _CRC.findall(header)
-    expected = [_decoded(value) for value in values]
-    if len(expected) == 1 and len(expected[0]) > 4:  # all in one value, four bytes a block
-        joined = expected[0]
-        expected = [joined[start : start + 4] for start in range(0, len(joined), 4)]
-    for number, each in enumerate(expected):
+    joined = _decoded(header.strip())  # four bytes a block
+    for number in range(len(joined) // 4):
         start = number * BLOCK
-        _compare(each, view[start : start + BLOCK], start)
+        _compare(joined[4 * number : 4 * number + 4], view[start : start + BLOCK], start)
 
 
 def _compare(expected: bytes, data: Buffer, start: int) -> None:
