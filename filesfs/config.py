@@ -64,6 +64,12 @@ class Source:
         address = host if port is None else f"{host}:{port}"
         return cls(f"{parts.scheme}://{address}", None, _root(text, parts.path))
 
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port. Only meaningful without `socket`."""
+        parts = urlsplit(self.url)
+        return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+
     def __str__(self) -> str:
         below = f"/{self.root}" if self.root.bucket else ""
         if self.socket is None:

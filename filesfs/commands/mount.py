@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import select
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -17,11 +18,12 @@ from pathlib import Path
 
 from filesfs.commands.mount_table import MOUNT_FAILURE, check_mountpoint
 from filesfs.commands.records import record
-from filesfs.config import MountSettings
+from filesfs.config import MountSettings, Source
 from filesfs.errors import AccessDenied, FilesfsError, Unavailable, UsageError
 
 READY_VARIABLE = "FILESFS_READY_FD"
 _READY_SECONDS = 120.0  # longer than the daemon's own deadlines together
+_CONNECT_SECONDS = 10.0
 _LOG_BYTES = 10 << 20  # a longer log is put aside at the next mount
 
 
@@ -30,8 +32,7 @@ def run_foreground(settings: MountSettings) -> int:
     tell = _Teller(os.environ.pop(READY_VARIABLE, ""))
     try:
         _log_to_stderr(settings.log_level)
-        check_mountpoint(settings.mountpoint)
-        _make_cache_dir(settings.cache_dir)
+        _check(settings)
         with record(settings):
             return _run_daemon(settings, tell.ready)
     except UsageError as error:
@@ -41,8 +42,7 @@ def run_foreground(settings: MountSettings) -> int:
 
 def run_background(settings: MountSettings, source: str, options: Sequence[str]) -> None:
     """Mount in a process of its own; returns when it answers. Raises UsageError when it cannot."""
-    check_mountpoint(settings.mountpoint)
-    _make_cache_dir(settings.cache_dir)
+    _check(settings)
     log = settings.cache_dir / "filesfs.log"
     process, ready = spawn(source, settings.mountpoint, options, log)
     try:
@@ -130,11 +130,7 @@ def _as_usage_error(error: BaseException, settings: MountSettings) -> BaseExcept
         error = error.exceptions[0]
     source = settings.source
     if isinstance(error, Unavailable):
-        return UsageError(
-            f"no server answers at {source}: {error}; is it running (filesfs serve),"
-            " and is the address right?",
-            MOUNT_FAILURE,
-        )
+        return _unanswered(source, str(error))
     if isinstance(error, AccessDenied):
         return UsageError(
             f"the server at {source} refuses: {error}; give a token that may,"
@@ -144,6 +140,34 @@ def _as_usage_error(error: BaseException, settings: MountSettings) -> BaseExcept
     if isinstance(error, FilesfsError) and not isinstance(error, UsageError):
         return UsageError(f"cannot mount {source}: {error}", MOUNT_FAILURE)
     return error
+
+
+def _check(settings: MountSettings) -> None:
+    check_mountpoint(settings.mountpoint)
+    _check_address(settings.source)
+    _make_cache_dir(settings.cache_dir)
+
+
+def _check_address(source: Source) -> None:
+    """Nobody listens: said at once, where the daemon would try for as long as a call may take."""
+    try:
+        if source.socket is not None:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+                connection.settimeout(_CONNECT_SECONDS)
+                connection.connect(str(source.socket))
+        else:
+            socket.create_connection(source.address, _CONNECT_SECONDS).close()
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise _unanswered(source, why) from None
+
+
+def _unanswered(source: Source, why: str) -> UsageError:
+    return UsageError(
+        f"no server answers at {source}: {why}; is it running (filesfs serve),"
+        " and is the address right?",
+        MOUNT_FAILURE,
+    )
 
 
 def _make_cache_dir(folder: Path) -> None:

@@ -48,7 +48,7 @@ def find(mountpoint: Path) -> Mounted | None:
 def is_dead(mountpoint: Path) -> bool:
     """Whether the daemon of a mount here has died ("Transport endpoint is not connected")."""
     try:
-        os.stat(mountpoint)
+        os.statvfs(mountpoint)  # stat(2) would be answered from the kernel's cache
     except OSError as error:
         return error.errno == errno.ENOTCONN
     return False

@@ -37,7 +37,7 @@ class Machine:
                 stderr=log,
             )
         self._inner = int(wait_for(self._child, BOOT_SECONDS, "the namespace"))
-        wait_for(self._is_up, BOOT_SECONDS, "systemd")
+        wait_for(self._is_up, BOOT_SECONDS, f"systemd; see {self.folder}/boot.log")
 
     def halt(self) -> None:
         if self._outer is not None:
@@ -74,10 +74,13 @@ class Machine:
             state = self.run("systemctl", "is-active", unit, check=False)
             return state == "active" and self.main_pid(unit) not in ("0", not_pid)
 
-        wait_for(active, COMMAND_SECONDS, f"{unit}\n{self.journal()}")
+        try:
+            wait_for(active, COMMAND_SECONDS, unit)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.journal()}") from None
 
     def journal(self) -> str:
-        command = ["journalctl", "--no-pager", "--lines=60", "-u", "filesfs*"]
+        command = ["journalctl", "--no-pager", "--lines=40", "-u", "filesfs"]
         done = subprocess.run(
             [*self._enter(), *command], capture_output=True, text=True, timeout=20, check=False
         )
@@ -110,6 +113,7 @@ def wait_for(condition: Callable[[], Answer], seconds: float, what: str) -> Answ
 
 def install(folder: Path) -> None:
     """`make install`, with `folder` seen as /srv, in a mount namespace of its own."""
+    folder.chmod(0o755)  # the server's account is not root
     script = REPOSITORY / "packaging/install"
     command = f"mount --bind '{folder}' /srv && bash '{script}'"
     arguments = "/srv/filesfs /srv/units /srv/sbin/mount.filesfs"

@@ -93,3 +93,24 @@ def test_mount_and_fstab_know_the_type(machine: Machine) -> None:
     machine.run("bash", "-c", f"echo '{line}' > /tmp/fstab && mount -T /tmp/fstab /mnt/by-fstab")
     assert "email" in machine.run("ls", "/mnt/by-fstab")
     machine.run("/srv/filesfs/bin/filesfs", "umount", "/mnt/by-fstab")
+
+
+def test_an_ordinary_user_has_server_and_mount_in_one_command(machine: Machine) -> None:
+    as_user = ("runuser", "-u", "nobody", "--", "env", "HOME=/tmp/home")
+    filesfs = "/srv/filesfs/bin/filesfs"
+    machine.run("install", "-d", "-o", "nobody", "-m", "700", "/tmp/home")
+    running = machine.start(*as_user, filesfs, "up")
+    try:
+        wait_for(
+            lambda: "/tmp/home/files" in machine.run(*as_user, filesfs, "status", check=False),
+            60,
+            "the user's mount",
+        )
+        machine.run(*as_user, "mkdir", "/tmp/home/files/mine")
+        machine.run(*as_user, "cp", "-r", SOURCE, "/tmp/home/files/mine/")
+        machine.run(*as_user, "diff", "-r", SOURCE, "/tmp/home/files/mine/email")
+        machine.run(*as_user, filesfs, "umount", "/tmp/home/files")
+        assert running.wait(60) == 0
+    finally:
+        running.kill()
+        running.wait(30)

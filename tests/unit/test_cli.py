@@ -96,6 +96,18 @@ def test_the_helper_of_mount_has_the_exit_codes_of_mount(
     assert err.startswith("mount.filesfs: ")
 
 
+@pytest.mark.parametrize("source", ["http://127.0.0.1:{port}", "unix:/does/not/exist"])
+def test_a_server_that_is_not_there_is_told_at_once(
+    source: str, empty: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.socket() as unheard:  # bound, so that nobody else takes the port; not listening
+        unheard.bind(("127.0.0.1", 0))
+        text = source.format(port=unheard.getsockname()[1])
+        for flags in ([], ["-f"]):
+            assert cli.run(["mount", *flags, text, str(empty)]) == 32
+            assert "no server answers at" in capsys.readouterr().err
+
+
 def test_the_helper_can_pretend(empty: Path) -> None:
     assert cli.run_helper([URL, str(empty), "-f", "-o", "rw,_netdev"]) == 0
     assert not empty.is_mount()
