@@ -65,7 +65,6 @@ def create_app(settings: Settings) -> FastAPI:
         app.add_exception_handler(kind, handler)
     app.add_exception_handler(Exception, _crash)
     app.add_middleware(RawPaths, application=app)
-    documentation.install(app)
     return app
 
 

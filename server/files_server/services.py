@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from files_server.blobs.local import LocalBlobs
+from files_server.catalog import sessions
 from files_server.catalog.database import CatalogError
 from files_server.catalog.schema import FORMAT_VERSION
 from files_server.catalog.store import Catalog
@@ -61,7 +62,7 @@ async def _opened(settings: Settings, pool: ThreadPoolExecutor) -> AsyncIterator
     blobs, changes = LocalBlobs(settings.data_dir), Changes()
     blobs.prepare()
     catalog = Catalog(settings.data_dir / "catalog.sqlite", blobs, changes.publish)
-    catalog.sweep()
+    blobs.sweep(catalog.named_blobs(), sessions.open_sessions(catalog.reader))
     uploads = Uploads(settings, catalog, blobs, pool)
     services = Services(
         settings, catalog, blobs, uploads, changes,

@@ -292,10 +292,16 @@ class Uploads:
         await self._catalog.write(lambda tx: sessions.advance(tx, session_id, length))
 
     async def _copy_base(self, file: UploadFile, session: Session, length: int) -> None:
-        with self._catalog.open_version(session.wish.base, session.wish.bucket) as source:
-            if source.length < file.length + length:
-                raise ApiError(400, f"The base version has only {source.length} bytes.")
-            await self._in_thread(source.copy_into, file, length)
+        wish = session.wish
+        version = self._catalog.version_by_etag(wish.base, wish.bucket, wish.key)
+        start = file.length
+        if version.size < start + length:
+            raise ApiError(400, f"The base version has only {version.size} bytes.")
+        if version.blob is None:
+            data = self._catalog.data(version.id)
+            await self._in_thread(file.append, [data[start : start + length]])
+        else:
+            await self._in_thread(file.copy_from, self._blobs.path(version.blob), length)
 
     async def _open(self, active: _Active, session: Session) -> UploadFile:
         file = await self._in_thread(self._blobs.open_upload, session.id)

@@ -37,11 +37,13 @@ RANKS = {
         "app": 6,
         "edge": 6,
         "routes": 5,
+        "services": 4,  # opens all of what follows
         "located": 4,  # a registered bucket as the API shows it
         "uploads": 3,
         "registration": 3,
         "changes": 3,
         "content": 3,
+        "entries": 2,  # bodies of what the catalog found
         "receiving": 2,  # the part of uploads that takes a body in
         "catalog": 1,
         "blobs": 1,

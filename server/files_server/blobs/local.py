@@ -46,8 +46,18 @@ class UploadFile:
                 self.length += written
                 view = view[written:]
 
-    def copy_from(self, source: int, length: int) -> None:
-        """Append `length` bytes of the open file `source`, from this file's own length on."""
+    def copy_from(self, path: Path, length: int) -> None:
+        """Append `length` bytes of the file at `path`, from this file's own length on.
+
+        ValueError when that one ends earlier.
+        """
+        source = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self._copy(source, length)
+        finally:
+            os.close(source)
+
+    def _copy(self, source: int, length: int) -> None:
         end = self.length + length
         while self.length < end:
             wanted = min(_READ, end - self.length)

@@ -5,15 +5,14 @@ It must not know HTTP. It tells the change feed and the blobs of each commit, in
 
 from __future__ import annotations
 
-import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
-from files_server.blobs.local import LocalBlobs, UploadFile
-from files_server.catalog import database, sessions, tree
+from files_server.catalog import database, nodes, tree
 from files_server.catalog.database import Committed, Mutation, T, Transaction, Writer
 from files_server.errors import ApiError, shown
 
@@ -37,27 +36,17 @@ class Version:
 _VERSION = "id, etag, bucket, size, mime_type, modified_ns, blob, crc32c"
 
 
-@dataclass(frozen=True, slots=True)
-class BaseFile:
-    """An open version that an upload starts from."""
+class Blobs(Protocol):
+    """What the catalog needs of the blobs: to be rid of those that nothing names any more."""
 
-    descriptor: int
-    length: int
-    data: bytes | None
-
-    def copy_into(self, file: UploadFile, length: int) -> None:
-        """Append this version's next `length` bytes to `file`. Blocks."""
-        if self.data is not None:
-            file.append([self.data[file.length : file.length + length]])
-        else:
-            file.copy_from(self.descriptor, length)
+    def remove(self, blobs: Iterable[str]) -> None: ...
 
 
 class Catalog:
     """Owns the connections. `reader` is the event loop's: short reads only."""
 
     def __init__(
-        self, path: Path, blobs: LocalBlobs, feed: Callable[[list[tuple[int, str]]], None]
+        self, path: Path, blobs: Blobs, feed: Callable[[list[tuple[int, str]]], None]
     ) -> None:
         database.prepare(path)
         self._path = path
@@ -98,11 +87,16 @@ class Catalog:
         found = row.fetchone()
         return Version(*found) if found else None
 
-    def version_by_etag(self, etag: str, bucket: str) -> Version:
-        """A version of `bucket`, current or superseded. ApiError 410 when it is no more."""
+    def version_by_etag(self, etag: str, bucket: str, key: str) -> Version:
+        """A version of `bucket`, current or superseded, or what is at the key now, whichever bucket
+        it was written to (links and moves lead from one to another). ApiError 410.
+        """
         row = self.reader.execute(f"SELECT {_VERSION} FROM versions WHERE etag = ?", (etag,))
         found = row.fetchone()
-        if found is None or found[2] != bucket:
+        if found is not None and found[2] != bucket:
+            node = nodes.find(self.reader, bucket, key)
+            found = found if node is not None and node.version_id == found[0] else None
+        if found is None:
             raise ApiError(410, f"The version {shown(etag)} is no more, or never was.")
         return Version(*found)
 
@@ -113,19 +107,6 @@ class Catalog:
         if found is None:
             raise ApiError(410, "This version went while it was read. Read the file again.")
         return bytes(found[0])
-
-    @contextmanager
-    def open_version(self, etag: str, bucket: str) -> Iterator[BaseFile]:
-        """A version to copy from. ApiError 410."""
-        version = self.version_by_etag(etag, bucket)
-        if version.blob is None:
-            yield BaseFile(-1, version.size, self.data(version.id))
-            return
-        descriptor = os.open(self._blobs.path(version.blob), os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            yield BaseFile(descriptor, version.size, None)
-        finally:
-            os.close(descriptor)
 
     def usage(self) -> tuple[int, int]:
         """Bytes of all current files, and how many files."""
@@ -145,13 +126,10 @@ class Catalog:
         await self.write(_prune)
         self._remove_garbage()
 
-    def sweep(self) -> int:
-        """On start, ahead of any request: remove what a crash left; how many files."""
-        named = {
-            row[0]
-            for row in self.reader.execute("SELECT blob FROM versions WHERE blob IS NOT NULL")
-        }
-        return self._blobs.sweep(named, sessions.open_sessions(self.reader))
+    def named_blobs(self) -> set[str]:
+        """Every blob that a version names."""
+        rows = self.reader.execute("SELECT blob FROM versions WHERE blob IS NOT NULL")
+        return {row[0] for row in rows}
 
     async def close(self) -> None:
         await self._writer.close()

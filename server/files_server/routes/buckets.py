@@ -23,7 +23,13 @@ from files_server.names import check_bucket
 from files_server.routes import asking
 from files_server.routes.describing import described
 from files_server.services import Services
-from filesfs.wire import AttributesPatch, ListFilesResponse, Operation, RegisterBucketResponse
+from filesfs.wire import (
+    AttributesPatch,
+    BucketResponse,
+    ListFilesResponse,
+    Operation,
+    RegisterBucketResponse,
+)
 
 router = APIRouter()
 _ON_LOOP = 200  # entries that are listed without a thread: a millisecond or two
@@ -76,7 +82,9 @@ async def register(request: Request) -> Response:
     return asking.answer(request, body, etag=node.etag, number=number)
 
 
-@router.patch("/v1/files/{bucket}", **described("set_bucket_attributes", body=AttributesPatch))
+@router.patch(
+    "/v1/files/{bucket}", **described("set_bucket_attributes", BucketResponse, AttributesPatch)
+)
 async def patch(request: Request) -> Response:
     target = asking.target_of(request)
     if located := await asking.registered_answer(request, target):

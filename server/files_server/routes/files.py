@@ -160,7 +160,8 @@ async def _content(request: Request, target: Target) -> Response:
     etag = request.query_params.get("version")
     version: Version | None = None
     if etag is not None:
-        version = catalog.version_by_etag(etag if etag[:1] == '"' else f'"{etag}"', target.bucket)
+        etag = etag if etag[:1] == '"' else f'"{etag}"'
+        version = catalog.version_by_etag(etag, target.bucket, target.key)
     else:
         node = _found(request, target)
         if node.is_directory:

@@ -14,18 +14,24 @@ from files_server.auth import Right
 from files_server.catalog import listing
 from files_server.routes import asking, sessions
 from files_server.routes.describing import described
-from filesfs.wire import Extension, FileUploadResponse, ListBucketsResponse
+from filesfs.wire import (
+    Extension,
+    FileUploadResponse,
+    ListBucketsResponse,
+    UploadRequest,
+    UsageResponse,
+)
 
 router = APIRouter()
 _EXTENSIONS = ", ".join(Extension)
 
 
-@router.post("/v1/files", **described("create_upload_session", FileUploadResponse))
+@router.post("/v1/files", **described("create_upload_session", FileUploadResponse, UploadRequest))
 async def create_session(request: Request) -> Response:
     return await sessions.create(request)
 
 
-@router.get("/v1/files", **described("list_all_buckets", ListBucketsResponse))
+@router.get("/v1/files", **described("list_all_buckets", ListBucketsResponse | UsageResponse))
 @router.head("/v1/files", include_in_schema=False)
 async def read(request: Request) -> Response:
     query = request.query_params
