@@ -38,7 +38,8 @@ RANKS = {
         "edge": 6,
         "routes": 5,
         "services": 4,  # opens all of what follows
-        "located": 4,  # a registered bucket as the API shows it
+        "backup": 2,
+        "fsck": 2,
         "uploads": 3,
         "registration": 3,
         "changes": 3,
