@@ -1,6 +1,6 @@
 """Large ranges over blocking sockets in worker threads: content goes from the kernel into place.
 
-It must not be used for anything but GET over plain sockets; `docs/decisions/transport.md` has the
+It must not be used for anything but GET over plain sockets; `docs/decisions/0003-transport.md` has the
 figures that it exists for. Errors are httpx's, as in `connection.py`.
 """
 

@@ -6,6 +6,7 @@ Owner of the connections. It must not know operations: it adds what every reques
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
@@ -21,7 +22,7 @@ from filesfs.backend.pool import IDEMPOTENT, Pool
 from filesfs.backend.retry import RetryPolicy, Tries, repeat
 from filesfs.backend.settings import BackendSettings
 from filesfs.backend.transport import address_of
-from filesfs.errors import Unavailable
+from filesfs.errors import AccessDenied, Unavailable
 
 _READ_TRIES = 3  # a GET that stalls is given up early enough for as many tries before the deadline
 
@@ -152,7 +153,14 @@ def connection_errors() -> Iterator[None]:
     """Maps httpx's exceptions to Unavailable."""
     try:
         yield
-    except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+    except httpx.ConnectError as error:
+        cause = error.__cause__
+        while cause is not None and not isinstance(cause, ssl.SSLCertVerificationError):
+            cause = cause.__cause__
+        if cause is not None:  # trying again would change nothing
+            raise AccessDenied(f"{error}. Give the server's CA as ca_file.") from error
+        raise Unavailable(str(error), sent=False) from error
+    except (httpx.ConnectTimeout, httpx.PoolTimeout) as error:
         raise Unavailable(str(error), sent=False) from error
     except httpx.HTTPError as error:
         raise Unavailable(str(error) or repr(error)) from error

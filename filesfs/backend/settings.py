@@ -28,7 +28,7 @@ class BackendSettings:
     ca_file: Path | None = None
     client_cert: Path | None = None
     client_key: Path | None = None
-    trust_env: bool = False  # proxies and .netrc from the environment
+    trust_env: bool = False  # proxies from the environment, for URLs on other origins
     origin: str = field(default_factory=lambda: secrets.token_urlsafe(12))
 
     def __post_init__(self) -> None:

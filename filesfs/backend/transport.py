@@ -1,6 +1,6 @@
 """httpx's transport over our connection pool: httpx's extension point, without httpcore below.
 
-It must not decide anything about requests. `docs/decisions/transport.md` says why it exists.
+It must not decide anything about requests. `docs/decisions/0003-transport.md` says why it exists.
 """
 
 from __future__ import annotations
