@@ -6,6 +6,7 @@ It must not make events; they come out of the catalog's transactions.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import re
 from collections import deque
@@ -71,7 +72,8 @@ class Changes:
         if after >= catalog.latest:
             return []
         if self._recent and self._recent[0][0] <= after + 1:
-            return [event for event in self._recent if event[0] > after]
+            fresh = itertools.takewhile(lambda event: event[0] > after, reversed(self._recent))
+            return list(fresh)[::-1]
         rows = catalog.reader.execute(
             "SELECT number, data FROM changes WHERE number > ? ORDER BY number LIMIT ?",
             (after, _PAGE),

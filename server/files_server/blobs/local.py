@@ -111,6 +111,11 @@ class LocalBlobs:
         """Where a blob's bytes are."""
         return self._blobs / f"{sum(blob.encode()) % 256:02x}" / blob
 
+    def read(self, blob: str, offset: int, length: int) -> bytes:
+        """A few bytes of a blob."""
+        with self.path(blob).open("rb") as file:
+            return os.pread(file.fileno(), length, offset)
+
     def open_upload(self, upload: str) -> UploadFile:
         return UploadFile(self._uploads / upload)
 
