@@ -1,7 +1,7 @@
 """Large ranges over blocking sockets in worker threads: content goes from the kernel into place.
 
-It must not be used for anything but GET over plain sockets; `docs/decisions/0003-transport.md` has the
-figures that it exists for. Errors are httpx's, as in `connection.py`.
+It must not be used for anything but GET over plain sockets; the figures that it exists for are in
+`docs/decisions/0003-transport.md`. Errors are httpx's, as in `connection.py`.
 """
 
 from __future__ import annotations

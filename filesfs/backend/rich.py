@@ -38,11 +38,12 @@ NEEDED = frozenset(
         Extension.PATCH,
     }
 )
-_PAGE = 10_000  # entries of a listing in one answer: some 4 MB of JSON
 
 
 class RichDialect(RichContent):
     """FilesBackend's operations over the extensions."""
+
+    page = 10_000  # entries of a listing in one answer: some 4 MB of JSON
 
     # -- names ------------------------------------------------------------------------------------
     async def list_directory(self, location: Location) -> Listing:
@@ -51,7 +52,7 @@ class RichDialect(RichContent):
         check(location)
         target = self._targets.of(Location(location.bucket))
         prefix = f"{location.key}/" if location.key else ""
-        query = f"prefix={prefix}&delimiter=/&view=full&limit={_PAGE}"
+        query = f"prefix={prefix}&delimiter=/&view=full&limit={self.page}"
         entries: list[Entry] = []
         cursor, after, more = "", "", True
         while more:

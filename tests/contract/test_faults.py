@@ -9,6 +9,9 @@ import pytest
 import trio
 
 from filesfs.backend.http import HttpBackend, connect_backend
+from filesfs.backend.paths import Targets
+from filesfs.backend.requester import Requester
+from filesfs.backend.rich import RichDialect
 from filesfs.backend.settings import BackendSettings
 from filesfs.domain import AttributeChange, Kind, Location
 from filesfs.errors import (
@@ -236,6 +239,22 @@ async def test_corruption_is_seen(rich: HttpBackend, rich_proxy: FaultProxy, buc
     rich_proxy.always(Corrupt(position=5000), "GET")
     with pytest.raises(Corrupted):
         await rich.read(entry, 0, BIG)
+
+
+class SmallPages(RichDialect):
+    page = 2
+
+
+async def test_a_listing_of_many_pages(server_url: str, bucket: str) -> None:
+    requester = Requester(BackendSettings(base_url=server_url, timeout=5))
+    dialect = SmallPages(requester, Targets("/v1"), frozenset(Extension))
+    keys = ["d/a/1", "d/a/2", "d/a.x", "d/a0", "d/b", "d/c/1", "d/c/2", "d/d", "d/e/f/g"]
+    for key in keys:
+        await dialect.put(Location(bucket, key), b"", TEXT, NONE)
+    listing = await dialect.list_directory(Location(bucket, "d"))
+    names = [entry.location.name for entry in listing.entries]
+    assert names == ["a", "a.x", "a0", "b", "c", "d", "e"]
+    await requester.aclose()
 
 
 async def test_only_the_servers_own_404_means_missing(
