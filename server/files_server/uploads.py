@@ -27,6 +27,7 @@ from files_server.errors import COMPLETE as DONE
 from files_server.receiving import Receiver, gather, settled
 from files_server.settings import Settings
 
+_OPEN_FILES = 256  # of sessions; far below the usual limit of 1,024 descriptors
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -100,7 +101,10 @@ class Uploads:
     async def collect(self) -> None:
         """Forget idle and long completed sessions."""
         idle, done = self._settings.session_idle_seconds, self._settings.completed_session_seconds
-        for session_id in await self._catalog.write(lambda tx: sessions.collect(tx, idle, done)):
+        busy = [name for name, active in self._active.items() if active.task is not None]
+        for session_id in await self._catalog.write(
+            lambda tx: sessions.collect(tx, idle, done, busy)
+        ):
             self._forget(session_id)
             await self._in_thread(self._blobs.remove_upload, session_id)
 
@@ -178,6 +182,8 @@ class Uploads:
             active.task = None
             if active.file is None:
                 self._active.pop(session.id, None)
+            elif len(self._active) > _OPEN_FILES:
+                self._close_oldest()
 
     async def _again(self, session: Session, part: Part) -> Outcome:
         """A part for a session that is complete: only its last one, or nothing, is an answer."""
@@ -297,16 +303,18 @@ class Uploads:
                 await self._sync(file, session.id)
             else:
                 await self._in_thread(file.truncate, start, sums)
+                if keep:  # some of it may be recorded already
+                    await self._advance(session.id, start)
             raise
-        if file.length != start or session.size is None:
-            await self._sync(file, session.id)
+        if file.length != start or session.size is None or part.total is not None:
+            await self._sync(file, session.id, part.total)
 
-    async def _sync(self, file: UploadFile, session_id: str) -> None:
+    async def _sync(self, file: UploadFile, session_id: str, size: int | None = None) -> None:
         await self._in_thread(file.sync)
-        await self._advance(session_id, file.length)
+        await self._advance(session_id, file.length, size)
 
-    async def _advance(self, session_id: str, length: int) -> None:
-        await self._catalog.write(lambda tx: sessions.advance(tx, session_id, length))
+    async def _advance(self, session_id: str, length: int, size: int | None = None) -> None:
+        await self._catalog.write(lambda tx: sessions.advance(tx, session_id, length, size))
 
     async def _copy_base(self, file: UploadFile, session: Session, length: int) -> None:
         wish = session.wish
@@ -351,6 +359,12 @@ class Uploads:
         return await self._catalog.write(
             lambda tx: sessions.complete(tx, session, content, last_offset, keep), origin
         )
+
+    def _close_oldest(self) -> None:
+        """Sessions that nobody sends to just now may be many; their files are opened again."""
+        idle = [name for name, active in self._active.items() if active.task is None]
+        for session_id in idle[: len(self._active) - _OPEN_FILES]:
+            self._forget(session_id)
 
     def _check_size(self, size: int) -> None:
         limit = self._settings.max_file_bytes

@@ -80,11 +80,12 @@ def find(connection: sqlite3.Connection, session_id: str) -> Session:
     return Session(row[0], _load(row[1]), *row[2:])
 
 
-def advance(tx: Transaction, session_id: str, offset: int) -> None:
-    """Record bytes that are on disk by now."""
+def advance(tx: Transaction, session_id: str, offset: int, size: int | None = None) -> None:
+    """Record bytes that are on disk by now, and the whole length once it is known."""
     tx.run(
-        "UPDATE sessions SET offset = ?, touched_at = ? WHERE id = ? AND state = ?",
-        offset, tx.now, session_id, OPEN,
+        "UPDATE sessions SET offset = ?, size = coalesce(size, ?), touched_at = ?"
+        " WHERE id = ? AND state = ?",
+        offset, size, tx.now, session_id, OPEN,
     )  # fmt: skip
 
 
@@ -106,16 +107,21 @@ def complete(
 
 
 def cancel(tx: Transaction, session_id: str) -> None:
-    """The session stays for 410. Raises ApiError 404, 410."""
-    if find(tx.connection, session_id).state == OPEN:
-        tx.run(
-            "UPDATE sessions SET state = ?, touched_at = ? WHERE id = ?",
-            CANCELLED, tx.now, session_id,
-        )  # fmt: skip
+    """The session stays for 410; a file that it has committed stays too. ApiError 404, 410."""
+    find(tx.connection, session_id)
+    tx.run(
+        "UPDATE sessions SET state = ?, touched_at = ? WHERE id = ?",
+        CANCELLED, tx.now, session_id,
+    )  # fmt: skip
 
 
-def collect(tx: Transaction, idle_seconds: int, completed_seconds: int) -> list[str]:
-    """Forget what nobody asked for in a while; the ids of those that were still open."""
+def collect(
+    tx: Transaction, idle_seconds: int, completed_seconds: int, busy: list[str]
+) -> list[str]:
+    """Forget what nobody asked for in a while, but what is `busy`; the ids of those that were
+    still open."""
+    for session_id in busy:
+        tx.run("UPDATE sessions SET touched_at = ? WHERE id = ?", tx.now, session_id)
     idle = tx.all(
         "SELECT id FROM sessions WHERE state = ? AND touched_at < ?", OPEN, tx.now - idle_seconds
     )
