@@ -50,7 +50,7 @@ def is_dead(mountpoint: Path) -> bool:
     try:
         os.statvfs(mountpoint)  # stat(2) would be answered from the kernel's cache
     except OSError as error:
-        return error.errno == errno.ENOTCONN
+        return error.errno in (errno.ENOTCONN, errno.ECONNABORTED)
     return False
 
 

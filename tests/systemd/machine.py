@@ -14,9 +14,10 @@ from typing import TypeVar
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
-BOOT_SECONDS = 30
+BOOT_SECONDS = 60
 COMMAND_SECONDS = 60
 
+_DIAGNOSES = ("is-system-running", "list-jobs", "--failed")
 Answer = TypeVar("Answer")
 
 
@@ -37,7 +38,12 @@ class Machine:
                 stderr=log,
             )
         self._inner = int(wait_for(self._child, BOOT_SECONDS, "the namespace"))
-        wait_for(self._is_up, BOOT_SECONDS, f"systemd; see {self.folder}/boot.log")
+        try:
+            wait_for(self._is_up, BOOT_SECONDS, "systemd")
+        except AssertionError as error:
+            said = [self.run("systemctl", word, check=False) for word in _DIAGNOSES]
+            log = (self.folder / "boot.log").read_text()
+            raise AssertionError("\n".join([str(error), log, *said])) from None
 
     def halt(self) -> None:
         if self._outer is not None:
