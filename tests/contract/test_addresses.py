@@ -40,6 +40,13 @@ def serving(folder: Path, *options: str) -> Iterator[str]:
 
 async def use(backend: HttpBackend) -> None:
     """Metadata, a large part, a large range, the feed."""
+    try:
+        await _use(backend)
+    finally:
+        await backend.aclose()
+
+
+async def _use(backend: HttpBackend) -> None:
     location, data = Location("b", "d/f"), os.urandom(3_000_000)
     async with backend.changes() as changes:
         entry = await backend.put(location, data, "text/plain", AttributeChange(mode=0o600))
@@ -51,7 +58,6 @@ async def use(backend: HttpBackend) -> None:
     await session.send(b"a")
     assert (await session.send(b"bc", final=True)) is not None
     assert (await backend.read_whole(location, 10))[1] == b"abc"
-    await backend.aclose()
 
 
 async def test_a_unix_socket(tmp_path: Path) -> None:
