@@ -189,7 +189,8 @@ class Renaming:
         inodes = self._core.inodes
         inodes.add_name(source, *new)
         source.names.remove(new)
-        source.names.insert(source.names.index(old), new)
+        # A lookup of the new name may have heard of the move before us, and dropped the old one.
+        source.names.insert(source.names.index(old) if old in source.names else 0, new)
         inodes.drop_name(source, *old)
         now = self._core.now()
         for parent in (old[0], new[0]):

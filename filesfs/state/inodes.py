@@ -28,7 +28,9 @@ class Node:
     inode: Inode
     kind: Kind
     entry: Entry | None  # the server's last word on it; None while it is not on the server
-    names: list[tuple[Node, bytes]] = field(default_factory=list)  # the first one makes its path
+    names: list[tuple[Node, bytes]] = field(
+        default_factory=list, repr=False
+    )  # the first one makes its path
     lookups: int = 0
     opens: int = 0
     children: int = 0  # live nodes that have a name in this directory
