@@ -100,6 +100,8 @@ class Machine:
         boot_log = (self.folder / "boot.log").read_text()
         assert self._outer.poll() is None, f"the namespace ended: {boot_log}"
         pid = self._outer.pid
+        if Path(f"/proc/{pid}/comm").read_text() != "unshare\n":
+            return ""  # still the script, whose children are not the namespace's
         return Path(f"/proc/{pid}/task/{pid}/children").read_text().split(" ")[0]
 
     def _is_up(self) -> bool:
