@@ -56,5 +56,5 @@ def module_place(ground: Path, request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture
 def place(ground: Path, request: pytest.FixtureRequest) -> Path:
-    """A directory of the test's own, on the mount or where FILESFS_TEST_DIR says."""
+    """A directory of the test's own, on the mount or where POSIX_TEST_DIR says."""
     return fresh_directory(ground, request.node.name)

@@ -1,4 +1,4 @@
-"""The mount's fixtures: these tests run on it, or where FILESFS_TEST_DIR says."""
+"""The mount's fixtures: these tests run on it, or where POSIX_TEST_DIR says."""
 
 from tests.mount.conftest import bucket, ground, module_place, mount, place, server
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -31,16 +32,16 @@ def folder(place: Path) -> Path:
 @pytest.mark.parametrize("kind", ["file", "mkdir", "symlink", "fifo", "node", "link"])
 def test_a_new_name_stamps_its_parent(folder: Path, file: Path, kind: str) -> None:
     new = folder / "new"
-    make = {
+    makers: dict[str, Callable[[], object]] = {
         "file": new.touch,
         "mkdir": new.mkdir,
         "symlink": lambda: new.symlink_to("x"),
         "fifo": lambda: os.mkfifo(new),
         "node": lambda: os.mknod(new),
         "link": lambda: os.link(file, new),
-    }[kind]
+    }
     with stamped(folder, *BOTH):
-        make()
+        makers[kind]()
 
 
 @pytest.mark.parametrize("kind", ["file", "directory", "symlink"])
