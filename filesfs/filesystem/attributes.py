@@ -20,7 +20,7 @@ from filesfs.state.inodes import Node
 
 _NS = 1_000_000_000
 _XATTR_BYTES = 64 << 10  # an entry, names and values: the contract's limit
-# Not system.*: a stored ACL that nobody enforces would lie, and without it cp -a falls back on chmod.
+# Not system.*: a stored ACL that nobody enforces would lie; without it cp -a falls back on chmod.
 _XATTR_NAMESPACES = ("user.", "trusted.", "security.")
 MIME_XATTR = "user.mime_type"
 
