@@ -21,7 +21,7 @@ BLOCKDEVICE = "inode/blockdevice"
 SPECIAL_TYPES = frozenset({SYMLINK, FIFO, SOCKET, CHARDEVICE, BLOCKDEVICE})
 
 MimeType = Annotated[
-    str, StringConstraints(max_length=255, pattern=r"^[^\x00-\x1f\x7f]*$", strict=True)
+    str, StringConstraints(max_length=255, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$", strict=True)
 ]
 
 

@@ -72,7 +72,7 @@ class RawPaths:
     """Parses the raw path, before anything decodes it, and routes by what it addresses.
 
     What (target, method) name a handler is called right here: FastAPI's own matching takes longer
-    than the handler. FastAPI still describes the routes, and answers whatever is left.
+    than the handler. FastAPI still describes the routes, and answers what is no file's path.
     """
 
     def __init__(self, app: ASGIApp, application: FastAPI) -> None:
@@ -87,11 +87,21 @@ class RawPaths:
                 scope["files.target"] = target
                 scope["path"] = target.kind.value
                 handler = self._handlers.get((target.kind.value, scope["method"]))
-                if handler is not None:
-                    scope["app"] = self._application
-                    await _handle(handler, scope, receive, send)
-                    return
+                scope["app"] = self._application
+                await _handle(handler or _not_allowed, scope, receive, send)
+                return
+            if b"%" in scope.get("raw_path", b""):  # it would be decoded to what nobody checked
+                await _handle(_nothing_there, scope, receive, send)
+                return
         await self._app(scope, receive, send)
+
+
+async def _not_allowed(request: Request) -> Response:
+    raise HTTPException(405)
+
+
+async def _nothing_there(request: Request) -> Response:
+    raise HTTPException(404)
 
 
 async def _handle(handler: Handler, scope: Scope, receive: Receive, send: Send) -> None:

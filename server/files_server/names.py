@@ -78,9 +78,9 @@ def check_key(key: str, *, directory: bool = False) -> str:
 def parse_path(raw_path: bytes) -> Target | None:
     """What a raw request path addresses; None when it is not one of the Files API's."""
     segments = raw_path.partition(b"?")[0].split(b"/")
-    if segments[:2] == [b"", b"v1"]:
+    if len(segments) > 2 and unquote_to_bytes(segments[1]) == b"v1":
         del segments[1]
-    if segments[:2] != [b"", b"files"]:
+    if len(segments) < 2 or segments[0] or unquote_to_bytes(segments[1]) != b"files":
         return None
     return _target(segments[2:])
 

@@ -31,7 +31,7 @@ def children(
     directory, _, stem = prefix.rpartition("/")
     base = f"{directory}/" if directory else ""
     parent = nodes.find_id(connection, nodes.sort_names(bucket, directory))
-    if parent is None:
+    if parent is None or prefix.startswith("/"):  # no key begins so
         return
     if after.startswith(base):
         after = after[len(base) :]
@@ -54,7 +54,9 @@ def walk(
     directory, _, stem = prefix.rpartition("/")
     base = f"{directory}/" if directory else ""
     parent = nodes.find_id(connection, nodes.sort_names(bucket, directory))
-    if parent is None or (after > base and not after.startswith(base)):
+    if parent is None or prefix.startswith("/"):
+        return
+    if after > base and not after.startswith(base):
         return
     start = after[len(base) :] if after.startswith(base) else ""
     stack = [(base, iter(_from(connection, parent, start, stem)), start)]

@@ -70,6 +70,7 @@ resources = Table(
     Column("xattrs", _Text),  # JSON object of base64 strings; null: none
     Column("nlink", Integer, nullable=False),
     Column("version_id", _Id),
+    Index("resources_by_version", "version_id"),
 )
 
 versions = Table(

@@ -88,17 +88,27 @@ class Catalog:
         return Version(*found) if found else None
 
     def version_by_etag(self, etag: str, bucket: str, key: str) -> Version:
-        """A version of `bucket`, current or superseded, or what is at the key now, whichever bucket
-        it was written to (links and moves lead from one to another). ApiError 410.
+        """A version of `bucket`, current or superseded, or one that has a name in it now, whichever
+        bucket it was written to (links and moves lead from one to another). ApiError 410.
         """
         row = self.reader.execute(f"SELECT {_VERSION} FROM versions WHERE etag = ?", (etag,))
         found = row.fetchone()
         if found is not None and found[2] != bucket:
             node = nodes.find(self.reader, bucket, key)
-            found = found if node is not None and node.version_id == found[0] else None
+            if (node is None or node.version_id != found[0]) and not self._has(bucket, found[0]):
+                found = None
         if found is None:
             raise ApiError(410, f"The version {shown(etag)} is no more, or never was.")
         return Version(*found)
+
+    def _has(self, bucket: str, version_id: int) -> bool:
+        """Whether the version is now under any name of `bucket`."""
+        rows = self.reader.execute(
+            "SELECT n.id FROM resources r JOIN nodes n ON n.resource_id = r.id"
+            " WHERE r.version_id = ?",
+            (version_id,),
+        ).fetchall()
+        return any(nodes.path_of(self.reader, row[0])[0] == bucket for row in rows)
 
     def data(self, version_id: int) -> bytes:
         """The bytes of a version that is kept in the catalog."""

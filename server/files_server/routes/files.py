@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
@@ -167,6 +169,8 @@ async def _content(request: Request, target: Target) -> Response:
         if node.is_directory:
             raise not_found(target.bucket, target.key)
         version = catalog.version(node.version_id) if node.version_id is not None else None
+        if version and version.mime_type != node.mime_type:  # PATCH set another one
+            version = replace(version, mime_type=node.mime_type)
     if version is None:
         raise not_found(target.bucket, target.key)
     asked = request.headers
