@@ -42,8 +42,8 @@ class Machine:
             wait_for(self._is_up, BOOT_SECONDS, "systemd")
         except AssertionError as error:
             said = [self.run("systemctl", word, check=False) for word in _DIAGNOSES]
-            log = (self.folder / "boot.log").read_text()
-            raise AssertionError("\n".join([str(error), log, *said])) from None
+            boot_log = (self.folder / "boot.log").read_text()
+            raise AssertionError("\n".join([str(error), boot_log, *said])) from None
 
     def halt(self) -> None:
         if self._outer is not None:
