@@ -75,12 +75,38 @@ class RichContent:
     async def read_whole(
         self, location: Location, limit: int, known: Entry | None = None
     ) -> tuple[Entry, bytes | None]:
+        answered = await self._with_entry(location, limit, known)
+        if answered is not None:
+            return answered
         entry = await self.stat(location)
         if entry.kind is Kind.DIRECTORY or entry.size > limit:
             return entry, None
         if known is not None and known.etag is not None and known.etag == entry.etag:
             return entry, None
         return entry, await self.read(entry, 0, entry.size)
+
+    async def _with_entry(
+        self, location: Location, limit: int, known: Entry | None
+    ) -> tuple[Entry, bytes | None] | None:
+        """Entry and content in one request; None where that needs two after all."""
+        headers = {"Range": f"bytes=0-{limit - 1}"}
+        if known is not None and known.etag is not None:
+            headers["If-None-Match"] = known.etag
+        target = self._targets.of(location, "alt=media&view=full")
+        try:
+            answer = await self._requester.ask(Request("GET", target, headers))
+            digests.verify(answer.headers, answer.body)
+        except (RangeNotSatisfiable, Corrupted, NotFound):  # empty; damaged; a directory
+            return None
+        told = answer.headers.get("files-entry")
+        if told is None:
+            return None
+        entry = parse.file_entry(json.loads(told))
+        if answer.status == 304:
+            return entry, None
+        if entry.size > limit:
+            return entry, None
+        return (entry, bytes(answer.body)) if len(answer.body) == entry.size else None
 
     async def put(
         self,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import replace
 
 from fastapi import APIRouter
@@ -30,6 +32,7 @@ from filesfs.wire import (
 
 router = APIRouter()
 _PATH = "/v1/files/{bucket}/{key:path}"
+_ENTRY_HEADER = 4096  # bytes; larger ones (xattrs) are asked for on their own
 
 
 @router.get(_PATH, **described("get_file", FileResponse))
@@ -176,7 +179,17 @@ async def _content(request: Request, target: Target) -> Response:
     asked = request.headers
     response = await services.content.answer(request.method, target.key, version, asked)
     response.raw_headers.append((b"files-cursor", cursor.encode()))
+    if etag is None and asking.is_full(request):
+        entry = services.entries.file(target.bucket, target.key, node, full=True)
+        _append_entry(response, entry)
     return response
+
+
+def _append_entry(response: Response, entry: Mapping[str, object]) -> None:
+    """`view=full` with content: the entry comes as a header, so that an open costs one request."""
+    text = json.dumps(entry, separators=(",", ":"))  # ASCII, so it can stand in a header
+    if len(text) <= _ENTRY_HEADER:
+        response.raw_headers.append((b"files-entry", text.encode()))
 
 
 def _register(request: Request, target: Target) -> Response:
