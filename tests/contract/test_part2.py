@@ -6,9 +6,13 @@ import base64
 import hashlib
 import itertools
 from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
 
 import httpx
 import pytest
+
+from tests.server.running import running_server
 
 FILE = ["bucket", "key", "mime_type", "url", "bytes", "created_at"]
 FULL = [
@@ -41,7 +45,7 @@ class Files:
         return answer.content if answer.status_code == 200 else answer.status_code
 
     def move(
-        self, key: str, to: str, other: Files | None = None, **headers: str
+        self, key: str, to: str, other: Files | None = None, /, **headers: str
     ) -> tuple[int, str]:
         """Status and Files-Error."""
         headers["Destination"] = (other or self).path(to)
@@ -289,3 +293,24 @@ def test_moves(
     assert files.move(source, destination, **headers) == result
     if result[0] != 200:
         assert [files.read(key) for key in ("f", "g", "d/x")] == [b"f", b"g", b"d/x"]
+
+
+# -- registered locations -------------------------------------------------------------------------
+def test_a_registered_location_keeps_to_the_same_rules(tmp_path: Path, bucket: str) -> None:
+    (tmp_path / "root" / "place").mkdir(parents=True)
+    with (
+        running_server(tmp_path / "data", file_root=[tmp_path / "root"]) as server,
+        httpx.Client(base_url=server.url, timeout=10, trust_env=False) as client,
+    ):
+        uri = quote(f"file://{tmp_path}/root/place", safe="")
+        client.put(f"/v1/files/{uri}?mode=rw&name={bucket}").raise_for_status()
+        place = Files(client, bucket)
+        url = f"{place.path('k')}?alt=media"
+        for name in ("Content-Digest", "Repr-Digest"):
+            bad = client.put(url, content=b"bytes", headers={name: digest(b"other")})
+            assert (bad.status_code, place.read("k")) == (400, 404)
+        etag = place.put("k", b"bytes", **{"Content-Digest": digest(b"bytes")})
+        assert place.read("k", etag) == place.read("k", etag.strip('"')) == b"bytes"
+        assert place.read("k", '"older"') == 410
+        assert client.get(f"{place.path('k')}?view=odd").status_code == 400
+        assert client.get(f"/v1/files/{bucket}?view=odd").status_code == 400

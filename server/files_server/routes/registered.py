@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from email.utils import formatdate
 from itertools import islice
@@ -18,8 +18,10 @@ from typing import Any
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 
+from files_server import digests
 from files_server.access import require
 from files_server.auth import Right
+from files_server.digests import Digests
 from files_server.errors import ApiError, not_found, shown
 from files_server.names import Kind, Target, check_bucket, check_key
 from files_server.ranges import matches, parse_range
@@ -33,6 +35,7 @@ from files_server.registration.table import (
     alias_of,
 )
 
+_DIGESTS = ("Content-Digest", "Repr-Digest")
 _SPOOL = 8 << 20  # bytes of an upload in memory, more of them in a file
 
 
@@ -59,9 +62,19 @@ async def answer(request: Request, target: Target, context: Context) -> Response
         check_bucket(target.bucket)  # a URI is no bucket name, but in ops 8 and 9
         return None
     if target.kind is Kind.BUCKET:
+        _check_choices(request)
         return await _bucket(request, target, registered, context)
     check_key(target.key, directory=True)
+    _check_choices(request)
     return await _key(request, target, registered, context)
+
+
+def _check_choices(request: Request) -> None:
+    """ApiError 400 for a view or a representation that there is not."""
+    for name, choices in (("view", ("basic", "full")), ("alt", ("json", "media"))):
+        given = request.query_params.get(name, choices[0])
+        if given not in choices:
+            raise ApiError(400, f"{name} {shown(given)} is neither {' nor '.join(choices)}.")
 
 
 async def _register(request: Request, target: Target, context: Context) -> Response:
@@ -206,6 +219,7 @@ async def _put(request: Request, located: LocatedBucket, key: str, context: Cont
     if key.endswith("/"):
         return await asyncio.to_thread(located.make_directory, key)
     await asyncio.to_thread(_check_conditions, request, located, key)
+    sums = Digests(*(digests.parse(request.headers.get(name, ""), name) for name in _DIGESTS))
     with tempfile.SpooledTemporaryFile(_SPOOL) as spool:
         size = 0
         try:
@@ -216,9 +230,23 @@ async def _put(request: Request, located: LocatedBucket, key: str, context: Cont
                 await asyncio.to_thread(spool.write, data)
         except ClientDisconnect:
             raise ApiError(400, "The body ended before it was complete.") from None
+        await asyncio.to_thread(sums.check_content, _Spooled(spool), 0)
+        await asyncio.to_thread(sums.check_whole, _Spooled(spool))
         spool.seek(0)
         await asyncio.to_thread(_check_conditions, request, located, key)
         return await asyncio.to_thread(located.write, key, spool)  # type: ignore[arg-type]
+
+
+class _Spooled:
+    """The body that was taken in, as a source of digests."""
+
+    def __init__(self, spool: tempfile.SpooledTemporaryFile[bytes]) -> None:
+        self._spool = spool
+
+    def feed(self, sink: Callable[[bytes], object], start: int = 0) -> None:
+        self._spool.seek(start)
+        while data := self._spool.read(CHUNK):
+            sink(data)
 
 
 def _check_conditions(request: Request, located: LocatedBucket, key: str) -> None:
@@ -256,7 +284,7 @@ def _content_answer(request: Request, opened: OpenFile) -> Response:
     asked = request.headers
     if asked.get("if-match") and not matches(asked["if-match"], found.etag):
         raise ApiError(412, f"The file is now the version {found.etag}.")
-    if request.query_params.get("version", found.etag) != found.etag:
+    if request.query_params.get("version", found.etag).strip('"') != found.etag.strip('"'):
         raise ApiError(410, "That version is no more: older ones of a location are not kept.")
     if matches(asked.get("if-none-match", ""), found.etag, weak=True):
         return Response(status_code=304, headers=headers)
