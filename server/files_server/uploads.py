@@ -135,6 +135,9 @@ class Uploads:
             content = Content(len(data), checksums(data), data=data)
             commit = wish.commit(content, keep)
             return await self._catalog.write(lambda tx: commits.commit(tx, commit), origin)
+        if not wish.resource_id:  # refused before it is read, like op 1; the commit checks again
+            place = (wish.bucket, wish.key, wish.conditions)
+            await self._catalog.write(lambda tx: commits.check_place(tx, *place), origin)
         upload = secrets.token_urlsafe(24)
         file = await self._in_thread(self._blobs.open_upload, upload)
         try:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import itertools
+import socket
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import httpx
 import pytest
@@ -191,6 +192,17 @@ def test_conditions_hold_at_the_commit_too(files: Files) -> None:
         assert files.client.post(url, content=b"y").status_code == 412
     assert files.session("new", 1, **{"If-None-Match": "*"}).status_code == 412
     assert files.session("missing", 1, **{"If-Match": "*"}).status_code == 412
+
+
+def test_a_large_put_is_refused_unread(files: Files) -> None:
+    files.put("k")
+    for key, status in (("k", 412), ("k/below", 409)):
+        url = urlsplit(str(files.client.base_url))
+        with socket.create_connection((url.hostname or "", url.port or 0), timeout=10) as raw:
+            lines = [f"PUT {files.path(key)}?alt=media HTTP/1.1", "Host: x", "If-None-Match: *"]
+            lines += ["Content-Length: 50000000", "Expect: 100-continue", "", ""]
+            raw.sendall("\r\n".join(lines).encode())
+            assert raw.recv(65_536).startswith(f"HTTP/1.1 {status} ".encode())
 
 
 # -- listings -------------------------------------------------------------------------------------
