@@ -84,6 +84,7 @@ def _backend_settings(settings: MountSettings) -> BackendSettings:
         unix_socket=settings.source.socket,
         token=settings.token,
         timeout=settings.timeout,
+        own_changes=False,
         ca_file=settings.ca_file,
         client_cert=settings.cert_file,
         client_key=settings.key_file,

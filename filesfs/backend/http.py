@@ -55,7 +55,8 @@ class HttpBackend:
         self._targets = Targets(settings.prefix)
         self._extensions: frozenset[Extension] = frozenset()
         self._dialect: RichDialect | PlainDialect = PlainDialect(self._requester, self._targets)
-        self._feed = ChangeFeed(self._requester, self._targets.files("changes=1"))
+        wanted = "changes=1" if settings.own_changes else "changes=1&own=0"
+        self._feed = ChangeFeed(self._requester, self._targets.files(wanted))
 
     @property
     def extensions(self) -> frozenset[Extension]:

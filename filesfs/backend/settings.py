@@ -30,6 +30,7 @@ class BackendSettings:
     client_key: Path | None = None
     trust_env: bool = False  # proxies from the environment, for URLs on other origins
     origin: str = field(default_factory=lambda: secrets.token_urlsafe(12))
+    own_changes: bool = True  # whether the change feed tells of this client's own, too
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.base_url)

@@ -9,6 +9,7 @@ import asyncio
 import itertools
 import json
 import re
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
@@ -55,18 +56,25 @@ class Changes:
         return number
 
     async def stream(
-        self, catalog: Catalog, after: int, visible: Callable[[str], bool]
+        self, catalog: Catalog, after: int, visible: Callable[[str], bool], without: str = ""
     ) -> AsyncIterator[bytes]:
-        """Server-sent events behind number `after`, for ever. `visible` says which buckets."""
+        """Server-sent events behind number `after`, for ever. `visible` says which buckets,
+        `without` whose own changes are left out.
+        """
         yield b": connected\n\n"
+        told = time.monotonic()
+        own = f'"origin":"{without}"' if without else "\0"
         while True:
             events = self._next(catalog, after)
             if not events:
                 await self._wait()
                 events = self._next(catalog, after)
-            parts = [text for event in events if (text := _format(catalog.epoch, event, visible))]
-            yield b"".join(parts) or b": nothing\n\n"
             after = events[-1][0] if events else after
+            others = [event for event in events if own not in event[1]]
+            text = b"".join(_format(catalog.epoch, event, visible) for event in others)
+            if text or time.monotonic() - told >= COMMENT_SECONDS - 1:
+                yield text or b": nothing\n\n"
+                told = time.monotonic()
 
     def _next(self, catalog: Catalog, after: int) -> list[Event]:
         if after >= catalog.latest:

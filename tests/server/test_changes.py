@@ -66,3 +66,18 @@ def test_resuming_and_410(data_dir: Path) -> None:
         headers = {"Last-Event-ID": first}
         assert httpx.get(f"{base}?changes=1", headers=headers).status_code == 410
         assert httpx.get(f"{base}/b/a?alt=media").content == b"x"
+
+
+def test_own_changes_are_left_out_where_asked(server: RunningServer) -> None:
+    base = f"{server.url}/v1/files"
+    headers = {"Files-Origin": "me"}
+    with (
+        httpx.Client(trust_env=False) as client,
+        client.stream("GET", f"{base}?changes=1&own=0", headers=headers) as feed,
+    ):
+        lines = feed.iter_lines()
+        next(lines)
+        client.put(f"{base}/own/mine?alt=media", content=b"1", headers=headers)
+        client.put(f"{base}/own/theirs?alt=media", content=b"2")
+        data = next(line for line in lines if line.startswith("data:"))
+        assert "theirs" in data

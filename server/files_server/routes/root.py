@@ -83,8 +83,9 @@ async def _usage(request: Request) -> Response:
 def _changes(request: Request) -> Response:
     services, grant = asking.services_of(request), auth.current()
     after = services.changes.start(services.catalog, request.headers.get("last-event-id"))
+    without = asking.origin_of(request) if request.query_params.get("own") == "0" else ""
     stream = services.changes.stream(
-        services.catalog, after, lambda bucket: grant.allows(Right.READ, bucket)
+        services.catalog, after, lambda bucket: grant.allows(Right.READ, bucket), without
     )
     headers = {"Cache-Control": "no-store", "Files-Cursor": services.catalog.cursor_at(after)}
     return StreamingResponse(stream, 200, headers, "text/event-stream")
