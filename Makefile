@@ -33,11 +33,11 @@ setup: .stamp-venv
 
 # What Debian has to give: only what is missing, and apt only then.
 system:
-	@SUDO='$(SUDO)' bash packaging/system-packages
+	@SUDO='$(SUDO)' bash .ci/system-packages
 
 # Rebuilt when the dependencies change. The source itself is linked, not copied.
 .stamp-venv: pyproject.toml constraints.txt | system
-	@test -x $(BIN)/python || { python=$$(bash packaging/find-python) || { \
+	@test -x $(BIN)/python || { python=$$(bash .ci/find-python) || { \
 	  echo 'there is no Python 3.11 or newer with venv and headers on PATH' >&2; exit 1; }; \
 	  $$python -m venv $(VENV); }
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
@@ -65,10 +65,10 @@ audit: setup
 	.audit/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt
 
 install: system
-	@bash packaging/install '$(PREFIX)' '$(UNITS)' '$(HELPER)'
+	@bash systemd/install '$(PREFIX)' '$(UNITS)' '$(HELPER)'
 
 uninstall:
-	@bash packaging/uninstall '$(PREFIX)' '$(UNITS)' '$(HELPER)'
+	@bash systemd/uninstall '$(PREFIX)' '$(UNITS)' '$(HELPER)'
 
 clean:
 	rm -rf $(VENV) .audit .stamp-* build *.egg-info .mypy_cache .ruff_cache .pytest_cache

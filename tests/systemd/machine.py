@@ -122,7 +122,7 @@ def wait_for(condition: Callable[[], Answer], seconds: float, what: str) -> Answ
 def install(folder: Path) -> None:
     """`make install`, with `folder` seen as /srv, in a mount namespace of its own."""
     folder.chmod(0o755)  # the server's account is not root
-    script = REPOSITORY / "packaging/install"
+    script = REPOSITORY / "systemd/install"
     command = f"mount --bind '{folder}' /srv && bash '{script}'"
     arguments = "/srv/filesfs /srv/units /srv/sbin/mount.filesfs"
     done = subprocess.run(

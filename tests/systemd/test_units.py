@@ -22,7 +22,7 @@ pytestmark = [
 
 def _placed(folder: Path) -> list[Path]:
     """The units with a program that exists, as installing puts the right path in."""
-    for unit in UNITS.iterdir():
+    for unit in [*UNITS.glob("*.service"), *UNITS.glob("*.timer")]:
         text = unit.read_text().replace("/opt/filesfs/bin/filesfs", "/bin/true")
         (folder / unit.name).write_text(text)
     return sorted(folder.iterdir())
