@@ -1,7 +1,7 @@
 """The command line: argv to settings, errors to one line and an exit code.
 
-It must not do the work: filesfs.commands does, and files_server, which `serve` becomes. What is
-slow to load is imported where it is needed.
+It must not do the work: filesfs.commands does, and files_server, which `serve`, `backup` and `fsck`
+become. What is slow to load is imported where it is needed.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 32 mounting or unmounting failed (as mount(8)).
 `serve` adds 3 (cannot listen) and 4 (the data folder).
@@ -33,6 +33,7 @@ app = typer.Typer(
 
 _OPTIONS_HELP = "options with commas, as in -o ro,cache_size=1G; `filesfs options` lists them"
 OptionTexts = Annotated[list[str], typer.Option("-o", metavar="OPTIONS", help=_OPTIONS_HELP)]
+DataDirectory = Annotated[Path, typer.Argument(metavar="DATA_DIR", help="of a server")]
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="the mount point")]
 
 
@@ -95,8 +96,27 @@ def serve(
     for name, value in given.items():
         if value is not None:
             arguments += [name, str(value)]
-    sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, "-m", "files_server.serve", *arguments])
+    _become("files_server.serve", arguments)
+
+
+@app.command()
+def backup(
+    data_dir: DataDirectory,
+    target: Annotated[Path, typer.Argument(metavar="TARGET", help="a folder that is not there")],
+) -> None:
+    """Copy a server's data folder, also while it runs; on the same disk it costs no space."""
+    _become("files_server.backup", [str(data_dir), str(target)])
+
+
+@app.command()
+def fsck(
+    data_dir: DataDirectory,
+    digests: Annotated[bool, typer.Option("--digests", help="read every byte")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="mend what can be mended")] = False,
+) -> None:
+    """Check the data folder of a stopped server, or a backup: 0 whole, 1 damaged, 2 unchecked."""
+    flags = ["--digests"] * digests + ["--repair"] * repair
+    _become("files_server.fsck", [*flags, "--", str(data_dir)])
 
 
 @app.command()
@@ -242,6 +262,11 @@ def _mount(
     if foreground:
         raise typer.Exit(mounting.run_foreground(settings))
     mounting.run_background(settings, source, given)
+
+
+def _become(module: str, arguments: Sequence[str]) -> NoReturn:
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-m", module, *arguments])
 
 
 def _data_dir_elsewhere(arguments: Sequence[str]) -> bool:

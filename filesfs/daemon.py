@@ -7,7 +7,6 @@ one mount.
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import signal
@@ -251,17 +250,3 @@ def _commands(settings: MountSettings, filesystem: Filesystem) -> Mapping[str, c
         return {"unsent_files": filesystem.files.unsent()}
 
     return {"status": status, "drain": drain}
-
-
-def clear_dead_mount(mountpoint: Path) -> bool:
-    """Detach what a killed daemon left behind ("Transport endpoint is not connected"). True if it
-    did.
-    """
-    try:
-        mountpoint.stat()
-    except OSError as error:
-        if error.errno != errno.ENOTCONN:
-            return False
-        os.spawnlp(os.P_WAIT, "umount", "umount", "-l", str(mountpoint))
-        return True
-    return False

@@ -21,7 +21,7 @@ class BackendSettings:
 
     base_url: str = "http://localhost"
     unix_socket: Path | None = None
-    token: str | None = None
+    token: str | None = field(default=None, repr=False)
     timeout: float = 30.0
     data_connections: int = 8
     metadata_connections: int = 16

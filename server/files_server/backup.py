@@ -1,4 +1,4 @@
-"""A consistent copy of a data folder, taken while its server runs. `python -m files_server.backup`.
+"""A consistent copy of a data folder, taken while its server runs: `filesfs backup`.
 
 It must not change the data folder. Blobs never change once they are named, so on one disk they are
 hard-linked and cost nothing. The catalog's copy decides: it is taken after the first round of
@@ -100,12 +100,12 @@ def _copy(source: Path, target: Path) -> bool:
 def main() -> int:
     """`DATA_DIR TARGET`; the exit code."""
     if len(sys.argv) != 3:
-        print("usage: python -m files_server.backup DATA_DIR TARGET", file=sys.stderr)
+        print("usage: filesfs backup DATA_DIR TARGET", file=sys.stderr)
         return 2
     try:
         count = backup(Path(sys.argv[1]), Path(sys.argv[2]))
     except BackupError as error:
-        print(f"backup: {error}", file=sys.stderr)
+        print(f"filesfs backup: {error}", file=sys.stderr)
         return 1
     print(f"copied the catalog and {count} blobs to {sys.argv[2]}")
     return 0

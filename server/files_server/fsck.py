@@ -2,7 +2,7 @@
 
 It must not run beside a server that writes (`repair` and `check` take the folder's lock), and it
 repairs only what can be repaired without guessing: link counts, and files that nothing names.
-`python -m files_server.fsck [--digests] [--repair] DATA_DIR`
+`filesfs fsck [--digests] [--repair] DATA_DIR`
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 from files_server.blobs.checksums import BlockSums, checksums
 from files_server.blobs.local import LocalBlobs
 
+_CATALOG = "catalog.sqlite"
 _READ = 1 << 20
 _LINKS = (
     "SELECT r.id, r.rid, r.nlink, count(n.id) FROM resources r"
@@ -52,6 +53,8 @@ class InUse(Exception):
 
 def check(data_dir: Path, digests: bool, repair: bool) -> list[Problem]:
     """All problems of a data folder. `digests`: read every byte. Raises InUse, OSError."""
+    if not (data_dir / _CATALOG).exists():
+        raise FileNotFoundError(f"{data_dir} is no data folder: it has no {_CATALOG}")
     with _locked(data_dir), closing(_open(data_dir)) as catalog:
         problems = list(_catalog(catalog))
         problems += _links(catalog, repair)
@@ -61,7 +64,7 @@ def check(data_dir: Path, digests: bool, repair: bool) -> list[Problem]:
 
 
 def _open(data_dir: Path) -> sqlite3.Connection:
-    path = data_dir / "catalog.sqlite"
+    path = data_dir / _CATALOG
     return sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None)
 
 
@@ -141,7 +144,7 @@ def _locked(data_dir: Path) -> Iterator[None]:
 
 def main() -> int:
     """0: clean or all repaired; 1: problems are left; 2: it could not be checked."""
-    parser = argparse.ArgumentParser("files-server fsck", description="Check a data folder.")
+    parser = argparse.ArgumentParser("filesfs fsck", description="Check a data folder.")
     parser.add_argument("data_dir", type=Path)
     parser.add_argument("--digests", action="store_true", help="read every byte")
     parser.add_argument("--repair", action="store_true", help="mend what can be mended")
@@ -149,7 +152,7 @@ def main() -> int:
     try:
         problems = check(options.data_dir, options.digests, options.repair)
     except (InUse, OSError, sqlite3.Error) as error:
-        print(f"fsck: {error}", file=sys.stderr)
+        print(f"filesfs fsck: {error}", file=sys.stderr)
         return 2
     for problem in problems:
         print(problem.text + (" (repaired)" if problem.repaired else ""))

@@ -58,9 +58,6 @@ class Settings(BaseModel):
         ge=0,
         description="How long a replaced version can still be read by `version=`.",
     )
-    undelete_seconds: int = Field(
-        default=0, ge=0, description="How long a deleted file can be brought back; 0: not at all."
-    )
     url_seconds: int = Field(
         default=900,
         ge=1,

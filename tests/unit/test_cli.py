@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -176,3 +177,19 @@ def test_notify_does_nothing_where_nobody_asked(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("WATCHDOG_USEC", "3000000")
     notify.ready()
     assert notify.watchdog_seconds() == 1.5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"), [(["fsck", "{}", "--digests"], 2), (["backup", "{}", "{}/copy"], 1)]
+)
+def test_what_is_no_data_folder_is_neither_checked_nor_copied(
+    arguments: list[str], code: int, empty: Path
+) -> None:
+    words = [word.format(empty) for word in arguments]
+    command = [sys.executable, "-m", "filesfs.cli", *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == code
+    assert done.stderr == (
+        f"filesfs {words[0]}: {empty} is no data folder: it has no catalog.sqlite\n"
+    )
+    assert list(empty.iterdir()) == []
