@@ -66,6 +66,7 @@ def move(tx: Transaction, wanted: Move) -> Outcome:
     _check_depth(tx, source, key)
     tx.run("UPDATE nodes SET parent_id = ?, sort_name = ? WHERE id = ?", parent, name, source.id)
     tree.stamp(tx, parent)
+    _count(tx, source, parent)
     if parent != source.parent_id:
         tree.settle_parent(tx, source.parent_id, keep=wanted.keep_parent)
     return _moved(tx, Operation.MOVE, source, wanted.source, (bucket, key))
@@ -167,11 +168,20 @@ def _exchange(tx: Transaction, wanted: Move, source: Node, target: Node | None) 
     tx.run(rename, source.parent_id, to_source, target.id)
     tx.run(rename, target.parent_id, to_target, source.id)
     tree.stamp(tx, source.parent_id, target.parent_id)
+    _count(tx, source, target.parent_id)
+    _count(tx, target, source.parent_id)
     tx.run("UPDATE resources SET changed_ns = ? WHERE id = ?", tx.now_ns, target.resource)
     place = (bucket, key.removesuffix("/") + ("/" if source.is_directory else ""))
     old = wanted.source[1].removesuffix("/")
     back = (wanted.source[0], old + ("/" if target.is_directory else ""))
     return _moved(tx, Operation.EXCHANGE, source, wanted.source, place, back, (bucket, key))
+
+
+def _count(tx: Transaction, node: Node, parent: int) -> None:
+    """The link counts of both parents, when a directory goes to another one."""
+    if node.is_directory:
+        tree.count_directory(tx, node.parent_id, -1)
+        tree.count_directory(tx, parent, 1)
 
 
 def _moved(

@@ -76,7 +76,18 @@ def add(
         _INSERT_RESOURCE, secrets.token_urlsafe(16), kind, etag, size, mime_type,
         now, now, now, tx.now, links, version,
     )  # fmt: skip
+    if kind == DIRECTORY:
+        count_directory(tx, parent, 1)
     return tx.run(_INSERT_NODE, parent, sort_name, int(explicit), resource)
+
+
+def count_directory(tx: Transaction, parent: int, step: int) -> None:
+    """A subdirectory came or went: each has a link to its parent, its ".."."""
+    tx.run(
+        "UPDATE resources SET nlink = nlink + ?"
+        " WHERE id = (SELECT resource_id FROM nodes WHERE id = ?)",
+        step, parent,
+    )  # fmt: skip
 
 
 def stamp(tx: Transaction, *node_ids: int) -> None:
@@ -155,6 +166,8 @@ def unlink(tx: Transaction, node: Node, bucket: str, keep_seconds: int) -> None:
             tx.now_ns, node.resource,
         )  # fmt: skip
         return
+    if node.is_directory:
+        count_directory(tx, node.parent_id, -1)
     tx.run("DELETE FROM resources WHERE id = ?", node.resource)
     if node.version_id is not None:
         supersede(tx, node.version_id, bucket, keep_seconds)
