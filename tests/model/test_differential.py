@@ -1,0 +1,91 @@
+"""The same random steps on the mount and on tmpfs: results, errnos, contents, stat and listings
+must be the same after each.
+
+MODEL_EXAMPLES makes it longer and random; the suite's own run is the same each time.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from tests.model.sides import SLOTS, USERS, Side, Step
+
+EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "0"))
+# Two levels are enough for all that renames and links can get wrong; few names, so that they meet.
+PATHS = ("a", "b", "c", "a/a", "a/b", "b/a", "b/b", "a/b/c", "b/a/c")
+FILE_CALLS = ("open", "close", "pread", "pwrite", "write", "ftruncate", "fsync", "map", "fstat")
+NAME_CALLS = ("put", "append", "mkdir", "rmdir", "unlink", "rename", "link", "symlink", "mkfifo")
+RARE_CALLS = ("noreplace", "exchange", "chmod", "chown", "utime", "truncate", "fchmod", "stat")
+
+steps = st.builds(
+    Step,
+    call=st.sampled_from(FILE_CALLS + NAME_CALLS + RARE_CALLS + ("mkdir", "put", "open", "rename")),
+    user=st.sampled_from([0, 0, 0, *range(len(USERS))]),
+    path=st.sampled_from(PATHS),
+    other=st.sampled_from(PATHS),
+    number=st.integers(0, 20_000),
+    slot=st.integers(0, SLOTS - 1),
+    data=st.binary(min_size=1, max_size=6),
+)
+
+
+# Where each walk begins: something to meet, and two files open.
+BEGINNING = [
+    Step("mkdir", path="a"),
+    Step("mkdir", path="a/b"),
+    Step("mkdir", path="b", user=1),
+    Step("put", path="c", data=b"c"),
+    Step("put", path="a/a", data=b"0123456789"),
+    Step("put", path="b/b", user=1, data=b"theirs"),
+    Step("open", path="a/a", number=1, slot=0),
+    Step("open", path="b/b", number=5, slot=1, user=1),
+]
+
+
+@pytest.fixture(scope="module")
+def beside() -> Iterator[Path]:
+    """A directory on tmpfs."""
+    path = Path(tempfile.mkdtemp(dir="/dev/shm"))
+    yield path
+    shutil.rmtree(path)
+
+
+def compare(mounted: Side, model: Side, walk: list[Step]) -> None:
+    done: list[str] = []
+    for step in [*BEGINNING, *walk]:
+        expected, found = model.do(step), mounted.do(step)
+        done.append(f"{step.told}: {expected}")
+        assert found == expected, "\n".join(done)
+        assert mounted.picture() == model.picture(), "\n".join(done)
+
+
+@pytest.mark.timeout(600 if EXAMPLES else 120)
+@settings(
+    max_examples=EXAMPLES or 60,
+    derandomize=not EXAMPLES,
+    database=None,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    print_blob=False,
+    # the suite has no time to make a failure smaller
+    phases=[Phase.generate, Phase.shrink] if EXAMPLES else [Phase.generate],
+)
+@given(walk=st.lists(steps, min_size=15, max_size=50))
+def test_random_steps(module_place: Path, beside: Path, walk: list[Step]) -> None:
+    roots = [Path(tempfile.mkdtemp(dir=folder)) for folder in (module_place, beside)]
+    mounted, model = (Side(root) for root in roots)
+    try:
+        compare(mounted, model, walk)
+    finally:
+        for side in (mounted, model):
+            side.close()
+        for root in roots:
+            shutil.rmtree(root)
