@@ -184,7 +184,9 @@ def _prepare(ports: Weed, folder: Path) -> None:
         subprocess.run(
             command, input=script.encode(), stdout=log, stderr=log, check=True, timeout=60
         )
-    probe = urllib.request.Request(f"http://127.0.0.1:{ports.filer}/buckets/{BUCKET}/probe", b"p")
+    target = f"http://127.0.0.1:{ports.filer}/buckets/{BUCKET}/probe"
+    kind = {"Content-Type": "text/plain"}
+    probe = urllib.request.Request(target, b"p", kind, method="PUT")
     deadline = time.monotonic() + 60
     while True:  # until the volumes of the bucket's collection take a write
         try:

@@ -38,6 +38,7 @@ Results = dict[str, dict[str, list[float]]]  # by workload, by system: a rate fo
 
 def main() -> int:
     arguments = _arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that mounts and servers end
     load_before = machine.load()
     chosen = [s for s in SYSTEMS if not arguments.systems or s.name in arguments.systems.split(",")]
     here = [system for system in chosen if not system.missing()]
@@ -45,10 +46,12 @@ def main() -> int:
     profile = QUICK if arguments.quick else FULL
     chosen_work = [work for work in workloads(profile) if arguments.only in work.name]
     results: Results = {work.name: {} for work in chosen_work}
-    for number in range(1 if arguments.quick else arguments.rounds):
+    rounds = 1 if arguments.quick else arguments.rounds
+    share = arguments.budget / rounds / max(len(here), 1)
+    for number in range(rounds):
         # Turned each round, so that no system always has the disk at its best.
         for system in here[number % len(here) :] + here[: number % len(here)]:
-            _round(system, chosen_work, results)
+            _round(system, chosen_work, results, share)
     notes += [f"{system.name}: {system.promise}." for system in here]
     table = _table(chosen_work, here, results)
     head = f"{machine.describe(load_before)} Profile: {profile}."
@@ -60,11 +63,15 @@ def main() -> int:
     return 0
 
 
-def _round(system: System, chosen: list[Workload], results: Results) -> None:
+def _round(system: System, chosen: list[Workload], results: Results, seconds: float) -> None:
+    """One system; after so many seconds no further figure of it is begun."""
+    end = time.monotonic() + seconds
     folder = Path(tempfile.mkdtemp(prefix="filesfs-bench-"))
     try:
         with system.serve(folder):
             for work in chosen:
+                if time.monotonic() > end:
+                    break
                 try:
                     with _at_most(WORK_SECONDS):
                         rate = _measure(system, folder, work)
@@ -136,6 +143,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure filesfs and its peers.")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="one round of small sizes, minutes")
+    parser.add_argument("--budget", type=float, default=1800, help="seconds, of all; in shares")
     parser.add_argument("--only", default="", help="workloads with this text in their name")
     parser.add_argument("--systems", default="", help="names with commas; default: all")
     parser.add_argument("--out", type=Path, default=Path("bench/out"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import signal
 import statistics
 import sys
 import tempfile
@@ -60,6 +61,7 @@ class Figures:
 
 def main() -> int:
     arguments = _arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that servers and files go
     load_before = machine.load()
     figures = Figures()
     with tempfile.TemporaryDirectory(prefix="filesfs-bench-", dir=arguments.folder) as name:

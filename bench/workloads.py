@@ -6,6 +6,7 @@ fsync or close. Every loop ends after LIMIT seconds, with what was done by then.
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import time
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 MIB = 1 << 20
-LIMIT = 6.0
+LIMIT = 3.0
 SMALL = os.urandom(4096)
 
 T = TypeVar("T")
@@ -37,7 +38,7 @@ class Profile:
 
 
 FULL = Profile(256 * MIB, 300, 500)
-QUICK = Profile(128 * MIB, 300, 300)
+QUICK = Profile(64 * MIB, 300, 300)
 
 
 @dataclass(frozen=True)
@@ -117,9 +118,8 @@ class Steps:
 
     def rename_folder(self, folder: Path) -> float:
         """One directory with files in it, to a new name each time."""
-        return _each(
-            numbers, lambda n: os.rename(folder / f"folder-{n}", folder / f"folder-{n + 1}")
-        )
+        names = [folder / f"folder-{number}" for number in range(self._profile.files + 1)]
+        return _each(itertools.pairwise(names), lambda pair: os.rename(*pair))
 
     def unlink(self, folder: Path) -> float:
         return _each(self._paths(folder), Path.unlink)
