@@ -27,13 +27,14 @@ from filesfs.config import MountSettings
 from filesfs.domain import Entry, Kind
 from filesfs.errors import FilesfsError, NotFound, UsageError
 from filesfs.filesystem import Core, Filesystem, Rules
-from filesfs.fuse.kernel import KernelNotifier
+from filesfs.fuse.kernel import KernelNotifier, cut_off
 from filesfs.fuse.operations import Operations
 from filesfs.read.blocks import BlockCache
 from filesfs.read.disk import DiskBlocks
 from filesfs.state.directories import DirectoryCache
 from filesfs.state.inodes import InodeTable
 from filesfs.state.names import NamePolicy
+from filesfs.wire import Operation
 from filesfs.write.journal import Journal
 from filesfs.write.replay import Replayer
 from filesfs.write.upload import Uploader
@@ -44,9 +45,34 @@ log = logging.getLogger(__name__)
 # few stuck reads would stop forgets and flushes too.
 _MAX_TASKS = 1000
 _READAHEAD_KIB = 4096
-_DRAIN_SECONDS = 60.0
+# At a stop, for calls under way, for closed files, for those open for writing. What is not sent by
+# then is in the journal if close() or fsync() answered for it; the rest may not hold up a shutdown.
+_FINISH_SECONDS = 15.0
+_DRAIN_SECONDS = 15.0
+_LAST_SECONDS = 5.0
 _ANSWER_SECONDS = 30.0
 _REPLAY_SECONDS = 5.0
+
+
+class _Stop:
+    """SIGTERM and SIGINT unmount, after a drain; a second one does not wait."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.calls = trio.CancelScope()
+        self.drain = trio.CancelScope()
+
+    async def watch(self) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
+            async for number in received:
+                log.info("%s: unmounting", signal.Signals(number).name)
+                if self.asked:
+                    self.calls.cancel()
+                    self.drain.cancel()
+                else:
+                    self.asked = True
+                    self.calls.deadline = trio.current_time() + _FINISH_SECONDS
+                    pyfuse3.terminate()
 
 
 def run(settings: MountSettings, ready: Callable[[], None]) -> int:
@@ -128,7 +154,7 @@ def _core(
         read_only=settings.read_only,
         xattr=settings.xattr,
         conflict_fail=settings.conflict_fail,
-        writeback=settings.writeback,
+        writeback=settings.experimental_writeback,
         exclusive=settings.exclusive,
         ttl=settings.attr_timeout,
     )
@@ -150,21 +176,30 @@ async def _serve(
     settings: MountSettings, core: Core, journal: Journal, ready: Callable[[], None]
 ) -> None:
     filesystem = Filesystem(core)
-    async with _mounted(settings, filesystem), trio.open_nursery() as nursery:
+    stop = _Stop()
+    async with _mounted(settings, filesystem, stop), trio.open_nursery() as nursery:
         nursery.start_soon(filesystem.coherence.run)
-        nursery.start_soon(_signals)
+        nursery.start_soon(stop.watch)
         nursery.start_soon(_replay, journal, filesystem)
         nursery.start_soon(control.serve, settings.cache_dir, _commands(settings, filesystem))
         nursery.start_soon(_announce, settings.mountpoint, ready)
-        await pyfuse3.main(max_tasks=_MAX_TASKS)
+        with stop.calls:
+            await pyfuse3.main(max_tasks=_MAX_TASKS)
         notify.stopping()
-        with trio.move_on_after(_DRAIN_SECONDS):
-            await filesystem.files.drain()
+        with stop.drain:
+            await _drain(filesystem)
         nursery.cancel_scope.cancel()
 
 
+async def _drain(filesystem: Filesystem) -> None:
+    with trio.move_on_after(_DRAIN_SECONDS):
+        await filesystem.files.drain()
+    with trio.move_on_after(_LAST_SECONDS):
+        await filesystem.files.drain(written=True)
+
+
 @asynccontextmanager
-async def _mounted(settings: MountSettings, filesystem: Filesystem) -> Any:
+async def _mounted(settings: MountSettings, filesystem: Filesystem, stop: _Stop) -> Any:
     options = set(settings.fuse_options())
     try:
         pyfuse3.init(Operations(filesystem), str(settings.mountpoint), options)
@@ -181,6 +216,8 @@ async def _mounted(settings: MountSettings, filesystem: Filesystem) -> Any:
         yield
     finally:
         kernel.stop()
+        if stop.asked:
+            cut_off(settings.mountpoint)
         # libfuse detaches: a busy mount goes too, its open files answer ENOTCONN
         pyfuse3.close(unmount=True)
 
@@ -201,14 +238,6 @@ def _raise_readahead(device: int) -> None:
         path.write_text(str(_READAHEAD_KIB))
 
 
-async def _signals() -> None:
-    """SIGTERM and SIGINT unmount, after a drain; a second one does not wait."""
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
-        async for number in received:
-            log.info("%s: unmounting", signal.Signals(number).name)
-            pyfuse3.terminate()
-
-
 async def _replay(journal: Journal, filesystem: Filesystem) -> None:
     """What a close() could not bring up, in this daemon's life or an earlier one's."""
     if journal.pending():
@@ -222,6 +251,7 @@ async def _replay(journal: Journal, filesystem: Filesystem) -> None:
                 log.warning("the journal waits: %s", error)
             for record in waiting:
                 for location in record.locations:
+                    filesystem.coherence.doubt(location, Operation.COMMIT)
                     filesystem.coherence.doubt_directory(location.parent)
         await trio.sleep(_REPLAY_SECONDS)
 
@@ -247,6 +277,6 @@ def _commands(settings: MountSettings, filesystem: Filesystem) -> Mapping[str, c
 
     async def drain() -> dict[str, Any]:
         await filesystem.files.drain()
-        return {"unsent_files": filesystem.files.unsent()}
+        return {"unsent_files": filesystem.files.unsent(closed=True)}
 
     return {"status": status, "drain": drain}

@@ -95,7 +95,9 @@ OPTIONS: Mapping[str, Option] = {
     "attr_timeout": Option(seconds, "TIME", "attributes kept without the change feed (default 1)"),
     "entry_timeout": Option(seconds, "TIME", "names kept without the change feed (default 1)"),
     "xattr": _flag("extended attributes; makes small writes slower"),
-    "writeback": _flag("close() returns once the data is safe in cache_dir; it is sent after"),
+    "experimental_writeback": _flag(
+        "close() returns once the data is in cache_dir; a crash may still lose it: docs/FAULTS.md"
+    ),
     "exclusive": _flag("nobody else changes these files: the kernel gathers small writes"),
     "conflict": Option(
         _one_of("last", "fail"),

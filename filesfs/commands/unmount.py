@@ -17,7 +17,7 @@ from filesfs.commands.mount_table import MOUNT_FAILURE, Mounted
 from filesfs.commands.records import cache_dir_of
 from filesfs.errors import UsageError
 
-_END_SECONDS = 75.0  # the daemon's own last drain takes 60 s at most
+_END_SECONDS = 45.0  # the daemon's own end takes 35 s at most
 
 
 def clear_dead(mountpoint: Path) -> bool:

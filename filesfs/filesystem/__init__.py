@@ -32,7 +32,7 @@ class Filesystem:
     def __init__(self, core: Core) -> None:
         self.core = core
         # No event reaches a directory without a node, so nothing cached of it may outlive it.
-        core.inodes.on_release = core.directories.drop
+        core.inodes.on_release = core.directories.released
         self.tree = Tree(core)
         self.files = Files(core, self.tree)
         self.namespace = Namespace(core, self.tree, self.files)

@@ -7,7 +7,7 @@ one file at a time in the order of the closes. It must not decide where content 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 import trio
 
@@ -99,6 +99,19 @@ class Backlog:
             async with content.lock:
                 if content.dirty and node.names:
                     await self._send(node, content)
+
+    async def drain(self, nodes: Iterable[Node]) -> None:
+        """Commit what is dirty of these. Errors are logged, the journal keeps the data; while the
+        server is away the rest would wait in vain, each its whole deadline.
+        """
+        for node in nodes:
+            try:
+                await self.push(node)
+            except Unavailable as error:
+                log.error("not stored, nor what comes after it: %s", error)
+                return
+            except (FilesfsError, OSError) as error:
+                log.error("not stored: %s", error)
 
     async def _give_up(self, node: Node) -> None:
         """The server will not have it: what it has is shown again. The journal's record stays."""

@@ -60,7 +60,7 @@ class Coherence:
             self._core.directories.note_event(location.parent, change.cursor)
         if not change.own:
             for location in change.locations:
-                self._doubt(location, change.operation)
+                self.doubt(location, change.operation)
 
     def _doubt_times(self, directory: Location) -> None:
         """A name in it changed, and so did its own attributes."""
@@ -78,7 +78,8 @@ class Coherence:
             self._core.directories.doubt(node, name)
             self._core.kernel.entry_changed(node.inode, name)
 
-    def _doubt(self, location: Location, operation: Operation) -> None:
+    def doubt(self, location: Location, operation: Operation) -> None:
+        """Somebody changed this name: nothing cached of it counts, here or in the kernel."""
         root = self._core.rules.root
         if location == root:
             self._core.kernel.inode_changed(self._core.inodes.root.inode, content=False)

@@ -13,7 +13,6 @@ import os
 
 from filesfs.domain import AttributeChange, Entry, Handle, Kind
 from filesfs.errors import (
-    FilesfsError,
     FileSystemError,
     Gone,
     NotFound,
@@ -351,20 +350,18 @@ class Files:
             await self._core.uploader.discard(content.buffer)
         await content.drop_buffer()
 
-    def unsent(self) -> int:
-        """How many files have something that the server does not have."""
-        return sum(1 for node in self._core.inodes if node.content is not None and _unsent(node))
+    def unsent(self, *, closed: bool = False) -> int:
+        """How many files have something that the server does not have. `closed`: and no writer."""
+        busy = self.handles.written() if closed else frozenset()
+        nodes = (node for node in self._core.inodes if node not in busy)
+        return sum(1 for node in nodes if node.content is not None and _unsent(node))
 
-    async def drain(self) -> None:
-        """Commit all that is dirty: before an unmount. Errors are logged, the journal keeps the
-        data.
+    async def drain(self, *, written: bool = False) -> None:
+        """Commit all that is dirty: before an unmount. What a program has open for writing stays,
+        unless `written`: it is not acknowledged, and may grow for hours.
         """
-        for node in self._core.inodes:
-            if isinstance(node.content, Content) and node.content.dirty:
-                try:
-                    await self.backlog.push(node)
-                except (FilesfsError, OSError) as error:
-                    log.error("not stored: %s", error)
+        busy = frozenset() if written else self.handles.written()
+        await self.backlog.drain([node for node in self._core.inodes if node not in busy])
 
 
 def _unsent(node: Node) -> bool:

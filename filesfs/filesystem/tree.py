@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 _LOOKUPS_BEFORE_LISTING = 4
 # A busy directory may overtake an answer; this often it is asked for again.
 _TRIES = 3
+_AWAY_SECONDS = 1.0
 
 
 class Tree:
@@ -138,13 +139,19 @@ class Tree:
         if not strict and self._walking(parent):
             await self.listing(parent)
             return self._core.directories.of(parent).entries.get(name)
+        stale = self._core.directories.stale(parent, name)
         try:
-            return await self._ask(parent, name, place)
+            with self._patience(stale is not None and not strict):
+                return await self._ask(parent, name, place)
         except Unavailable:
-            entry = self._core.directories.stale(parent, name)
-            if entry is None or strict:
+            if stale is None or strict:
                 raise
-            return entry
+        return stale
+
+    def _patience(self, cached: bool) -> trio.CancelScope:
+        """How long to wait for an answer that something cached can stand in for."""
+        away = cached and self._core.directories.lost
+        return trio.move_on_after(_AWAY_SECONDS if away else float("inf"))
 
     def _walking(self, parent: Node) -> bool:
         misses = self._misses[parent] = self._misses.get(parent, 0) + 1
@@ -184,13 +191,16 @@ class Tree:
                 await running[1].wait()
                 continue
             try:
-                if await self._fetch(node, directory, last=attempt >= _TRIES):
-                    break
+                with self._patience(directory.listed is not None) as patience:
+                    if await self._fetch(node, directory, last=attempt >= _TRIES):
+                        break
+                if not patience.cancelled_caught:
+                    continue
             except Unavailable:
                 if directory.listed is None:
                     raise
-                log.warning("%s: the server is away, showing what is cached", self.location(node))
-                break
+            log.warning("%s: the server is away, showing what is cached", self.location(node))
+            break
         return directory
 
     async def _fetch(self, node: Node, directory: Directory, *, last: bool) -> bool:

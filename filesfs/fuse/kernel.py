@@ -7,9 +7,12 @@ again.
 
 from __future__ import annotations
 
+import ctypes
 import logging
+import os
 import queue
 import threading
+from pathlib import Path
 
 import pyfuse3
 
@@ -17,7 +20,19 @@ from filesfs.domain import Inode
 
 log = logging.getLogger(__name__)
 
+_MNT_FORCE, _MNT_DETACH = 1, 2
+
 _Item = tuple[Inode, bytes | None, bool]
+
+
+def cut_off(mountpoint: Path) -> None:
+    """Detach the mount, and fail what still waits for it with ENOTCONN.
+
+    libfuse only detaches. A notification of ours that hangs on a lock of a process whose request
+    nobody answers any more would then keep us, and that process, for ever. Only root can.
+    """
+    if os.getuid() == 0:
+        ctypes.CDLL(None).umount2(os.fsencode(mountpoint), _MNT_FORCE | _MNT_DETACH)
 
 
 class KernelNotifier:

@@ -74,6 +74,11 @@ class DirectoryCache:
         """Whether the server tells us of changes just now."""
         return self._feed is not None
 
+    @property
+    def lost(self) -> bool:
+        """The feed ran and does not now: the server may be away."""
+        return self._generation > 0 and self._feed is None
+
     def stamp(self) -> Stamp:
         return Stamp(self._feed, self._clock())
 
@@ -103,6 +108,18 @@ class DirectoryCache:
 
     def known(self, node: Node) -> Directory | None:
         return self._directories.get(node.inode)
+
+    def released(self, node: Node) -> None:
+        """The kernel forgot the directory: no event reaches it any more, so nothing of it is fresh.
+
+        While the server may be away the stale listing is kept: it is all there is to show.
+        """
+        directory = self._directories.get(node.inode)
+        if directory is not None and self.lost:
+            directory.stamps.clear()
+            directory.listed = directory.listed and Stamp(None, float("-inf"))
+        else:
+            self.drop(node)
 
     def drop(self, node: Node) -> None:
         """The node is gone, or nothing of its contents is trusted any more; local names stay."""

@@ -50,5 +50,10 @@ class HandleTable(Generic[HandleType]):
     def pop(self, number: Handle) -> HandleType | None:
         return self._open.pop(number, None)
 
+    def written(self) -> frozenset[Node]:
+        """What is open for writing."""
+        handles = self._open.values()
+        return frozenset(h.node for h in handles if isinstance(h, FileHandle) and h.writable)
+
     def __len__(self) -> int:
         return len(self._open)

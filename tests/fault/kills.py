@@ -67,7 +67,7 @@ class KillRun:
         self._folder = folder
         self._rng = random.Random(seed)
         self._writeback = writeback
-        options = ("timeout=20", *(("writeback",) if writeback else ()))
+        options = ("timeout=20", *(("experimental_writeback",) if writeback else ()))
         self._server = RunningServer(folder / "data", {"listen": "127.0.0.1:0"})
         self._mount = MountedFilesystem("", folder / "mnt", folder / "cache", options)
         self._states = {Slot(w, n): State() for w in range(WRITERS) for n in range(SLOTS)}

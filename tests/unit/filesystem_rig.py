@@ -1,4 +1,4 @@
-"""A Filesystem over the in-memory backend, without a kernel: what it would tell the kernel is recorded."""
+"""A Filesystem over the in-memory backend, without a kernel: what it is told is recorded."""
 
 from __future__ import annotations
 
@@ -58,9 +58,7 @@ class Rig:
         return node
 
     async def create(self, name: bytes, flags: int = os.O_RDWR) -> tuple[Node, Handle]:
-        node, handle, _ = await self.fs.namespace.create(
-            self.bucket, name, 0o644, flags, ROOT_USER
-        )
+        node, handle, _ = await self.fs.namespace.create(self.bucket, name, 0o644, flags, ROOT_USER)
         self.fs.core.inodes.remember(node)
         return node, handle
 
