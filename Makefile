@@ -47,7 +47,9 @@ up: setup
 	@$(BIN)/filesfs up $(MOUNTPOINT)
 
 test: setup
-	$(BIN)/pytest $(PYTEST_WORKERS) $(PYTEST_ARGS)
+	@# A folder of this run's own: what an earlier one left behind is no matter of ours.
+	folder=$$(mktemp -d /tmp/ft.XXXXXX); trap 'rm -rf --one-file-system '$$folder EXIT; \
+	  $(BIN)/pytest $(PYTEST_WORKERS) --basetemp=$$folder/t $(PYTEST_ARGS)
 
 check: setup
 	$(BIN)/ruff check .
