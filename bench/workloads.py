@@ -84,8 +84,9 @@ class Steps:
         descriptor = os.open(folder / "large", os.O_RDONLY)
         try:
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
+            blocks = max(1, os.fstat(descriptor).st_size // 4096)
             for _ in _bounded(range(self._profile.reads)):
-                os.pread(descriptor, 4096, rng.randrange(self._profile.large // 4096) * 4096)
+                os.pread(descriptor, 4096, rng.randrange(blocks) * 4096)
                 done += 1
         finally:
             os.close(descriptor)
