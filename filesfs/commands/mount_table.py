@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import errno
 import os
+import queue
 import re
 import subprocess
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +19,8 @@ from filesfs.errors import UsageError
 MOUNT_FAILURE = 32  # the exit code of mount(8) and umount(8)
 _TABLE = Path("/proc/self/mountinfo")
 _TYPE = "fuse.filesfs"
+_DEVICE = Path("/dev/fuse")
+_PROBE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +50,29 @@ def find(mountpoint: Path) -> Mounted | None:
 
 
 def is_dead(mountpoint: Path) -> bool:
-    """Whether the daemon of a mount here has died ("Transport endpoint is not connected")."""
+    """Whether the daemon of a mount here has died ("Transport endpoint is not connected").
+
+    The kernel says so at once. A living daemon asks its server, which may take it a while.
+    """
+    found: queue.SimpleQueue[int] = queue.SimpleQueue()
+    threading.Thread(target=_probe, args=(mountpoint, found), daemon=True).start()
+    try:
+        return found.get(timeout=_PROBE_SECONDS) in (errno.ENOTCONN, errno.ECONNABORTED)
+    except queue.Empty:
+        return False
+
+
+def _probe(mountpoint: Path, found: queue.SimpleQueue[int]) -> None:
     try:
         os.statvfs(mountpoint)  # stat(2) would be answered from the kernel's cache
+        found.put(0)
     except OSError as error:
-        return error.errno in (errno.ENOTCONN, errno.ECONNABORTED)
-    return False
+        found.put(error.errno or 0)
 
 
 def check_mountpoint(mountpoint: Path) -> None:
     """Raises UsageError, with the remedy, unless something can be mounted here."""
+    _check_device()
     if is_dead(mountpoint):
         raise _refuse(
             f"{mountpoint} holds a mount whose daemon has died:"
@@ -78,6 +95,17 @@ def check_mountpoint(mountpoint: Path) -> None:
         raise _refuse(
             f"{mountpoint} is not empty ({len(names)} entries, which a mount would hide):"
             " choose an empty directory"
+        )
+
+
+def _check_device() -> None:
+    if not _DEVICE.exists():
+        raise _refuse(f"there is no {_DEVICE}: modprobe fuse, or give it to this container")
+    if not os.access(_DEVICE, os.R_OK | os.W_OK):
+        mode = _DEVICE.stat().st_mode & 0o777
+        raise _refuse(
+            f"{_DEVICE} is not open to this user (mode {mode:04o}): chmod 666 {_DEVICE} as root,"
+            " or mount as root"
         )
 
 

@@ -29,11 +29,11 @@ def collect(mountpoint: Path | None) -> list[dict[str, Any]]:
 
 def _ask(mounted: Mounted) -> dict[str, Any]:
     known = {"source": mounted.source, "mountpoint": str(mounted.mountpoint)}
-    if mount_table.is_dead(mounted.mountpoint):
-        return {**known, "state": "dead"}
     folder = cache_dir_of(mounted)
     try:
         answer = control.ask(folder, "status", _ASK_SECONDS)
     except (OSError, ValueError) as error:
+        if mount_table.is_dead(mounted.mountpoint):
+            return {**known, "state": "dead"}
         return {**known, "state": "silent", "error": str(error), "cache_dir": str(folder)}
     return {**known, "state": "serving", "cache_dir": str(folder), **answer}
