@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -86,7 +87,9 @@ def test_a_stop_ends_event_streams_and_finishes_the_rest(tmp_path: Path) -> None
             answers: list[httpx.Response] = []
 
             def parts() -> Iterator[bytes]:
-                yield b"x"
+                yield b"x" * (1 << 20)  # too large for memory: it shows in uploads/ once begun
+                while not any((tmp_path / "data" / "uploads").iterdir()):
+                    time.sleep(0.01)
                 uploading.set()
                 for _ in chunks:  # goes on once the stop has ended the stream
                     pass
@@ -102,7 +105,7 @@ def test_a_stop_ends_event_streams_and_finishes_the_rest(tmp_path: Path) -> None
             ended = os.pidfd_open(server.pid)
             sender.join(15)
         assert answers[0].status_code == 200
-        assert answers[0].json()["bytes"] == 2
+        assert answers[0].json()["bytes"] == (1 << 20) + 1
         assert select.select([ended], [], [], 15)[0]
         os.close(ended)
         assert server.stop() == 0
