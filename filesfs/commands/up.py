@@ -25,6 +25,7 @@ from filesfs.errors import UsageError
 _START_SECONDS = 60  # a catalog that has to be migrated or swept takes a while
 _STOP_SECONDS = 90
 _LISTENING = "listening on "
+_SAYS = "files-server: "
 
 
 def state_folder() -> Path:
@@ -118,12 +119,14 @@ def _address(server: subprocess.Popen[str], log: Path) -> str:
     if line.startswith(_LISTENING):
         return line.removeprefix(_LISTENING)
     code = server.wait(_STOP_SECONDS)
-    raise UsageError(f"the server did not start: {_last_line(log)}", code or 1)
+    raise UsageError(f"the server did not start: {_reason(log)}", 2 if code == 2 else 1)
 
 
-def _last_line(log: Path) -> str:
+def _reason(log: Path) -> str:
+    """Why it ended. A server that already runs may write its requests to the same log."""
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[-1].removeprefix("files-server: ") if lines else f"it said nothing; see {log}"
+    said = [line for line in lines if line.startswith(_SAYS)] or lines[-1:]
+    return said[-1].removeprefix(_SAYS) if said else f"it said nothing; see {log}"
 
 
 def _wait(

@@ -108,6 +108,14 @@ def test_a_bucket_that_is_not_there_is_said(server: RunningServer, place: Path) 
     assert not place.is_mount()
 
 
+def _second_up(place: Path, state: Path) -> str:
+    """What `up` says beside another one on the same data."""
+    command = [*FILESFS, "up", str(place), "--state-dir", str(state)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+    assert done.returncode == 1
+    return done.stderr
+
+
 def test_up_serves_until_it_is_told_to_stop_and_keeps_the_data(place: Path) -> None:
     state = place.parent / "state"
     for content, number in ((None, signal.SIGINT), ("kept", signal.SIGTERM)):
@@ -120,6 +128,7 @@ def test_up_serves_until_it_is_told_to_stop_and_keeps_the_data(place: Path) -> N
                     (place / "first").mkdir()
                     (place / "first" / "file").write_text("kept")
                 assert (place / "first" / "file").read_text() == "kept"
+                assert "another server answers" in _second_up(place.parent / "other", state)
                 up.send_signal(number)
                 assert up.wait(SECONDS) == 0
             finally:
