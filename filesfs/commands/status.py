@@ -35,5 +35,11 @@ def _ask(mounted: Mounted) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         if mount_table.is_dead(mounted.mountpoint):
             return {**known, "state": "dead"}
-        return {**known, "state": "silent", "error": str(error), "cache_dir": str(folder)}
+        return {**known, "state": "silent", "error": _reason(error), "cache_dir": str(folder)}
     return {**known, "state": "serving", "cache_dir": str(folder), **answer}
+
+
+def _reason(error: OSError | ValueError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "no control socket in its cache dir here; it may be another container's mount"
+    return str(error)
