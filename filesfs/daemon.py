@@ -89,7 +89,7 @@ async def _run(settings: MountSettings, ready: Callable[[], None]) -> int:
     backend = await connect_backend(_backend_settings(settings))
     try:
         root = await _root_entry(backend, settings)
-        journal = Journal.open(settings.cache_dir, _backend_settings(settings).server_id)
+        journal = Journal.open(settings.cache_dir, backend.server_id)
         try:
             async with trio.open_nursery() as nursery:
                 core = _core(settings, backend, root, journal, nursery)
@@ -116,7 +116,7 @@ def _backend_settings(settings: MountSettings) -> BackendSettings:
     )
 
 
-async def _root_entry(backend: HttpBackend, settings: MountSettings) -> Entry | None:
+async def _root_entry(backend: HttpBackend, settings: MountSettings) -> Entry:
     root = settings.source.root
     if not root.bucket:
         now = int(time.time())
@@ -138,7 +138,7 @@ async def _root_entry(backend: HttpBackend, settings: MountSettings) -> Entry | 
 def _core(
     settings: MountSettings,
     backend: HttpBackend,
-    root: Entry | None,
+    root: Entry,
     journal: Journal,
     nursery: trio.Nursery,
 ) -> Core:

@@ -12,8 +12,8 @@ from dataclasses import replace
 
 from filesfs.domain import AttributeChange, Attributes, Entry, Kind
 from filesfs.errors import FileSystemError, NotFound, Unsupported
-from filesfs.filesystem.content import Content
-from filesfs.filesystem.core import Caller, Core, Stat
+from filesfs.filesystem.content import Content, unsent
+from filesfs.filesystem.core import Core, Stat
 from filesfs.filesystem.files import Files
 from filesfs.filesystem.tree import Tree
 from filesfs.state.inodes import Node
@@ -50,7 +50,6 @@ class AttributeView:
             accessed_ns=_first(pending.accessed_ns, attributes.accessed_ns, modified),
             modified_ns=modified,
             changed_ns=changed,
-            device=0,
             ttl=self.ttl(),
         )
 
@@ -113,7 +112,7 @@ class AttributeView:
         return node.target
 
     # -- change -----------------------------------------------------------------------------------
-    async def set(self, node: Node, change: AttributeChange, caller: Caller) -> None:
+    async def set(self, node: Node, change: AttributeChange) -> None:
         """chmod, chown, utimensat. A chown clears setuid and setgid as Linux does."""
         if self._tree.read_only(node):
             raise FileSystemError(errno.EROFS, "read-only")
@@ -139,9 +138,7 @@ class AttributeView:
 
     def _waits(self, node: Node) -> bool:
         """Whether the next commit takes the change along."""
-        content = node.content
-        dirty = isinstance(content, Content) and content.dirty
-        return node.local or dirty or not (node.names or node is self._core.inodes.root)
+        return unsent(node) or not (node.names or node is self._core.inodes.root)
 
     async def _patch(self, node: Node, change: AttributeChange) -> None:
         where = self._tree.location(node)
@@ -192,7 +189,7 @@ class AttributeView:
             "user.files.key": entry.location.key.encode(),
         }
 
-    async def set_xattr(self, node: Node, name: str, value: bytes | None, caller: Caller) -> None:
+    async def set_xattr(self, node: Node, name: str, value: bytes | None) -> None:
         """None removes. user.mime_type changes the mime type."""
         if not name.startswith(_XATTR_NAMESPACES):
             raise FileSystemError(errno.ENOTSUP, f"{name}: no such class of attributes here")
@@ -206,9 +203,9 @@ class AttributeView:
             raise FileSystemError(errno.ENOSPC, "64 KiB of extended attributes an entry")
         if name == MIME_XATTR and node.kind is Kind.FILE:
             text = (value or b"application/octet-stream").decode("ascii", "strict")
-            await self.set(node, AttributeChange(mime_type=text), caller)
+            await self.set(node, AttributeChange(mime_type=text))
         else:
-            await self.set(node, AttributeChange(xattrs={name: value}), caller)
+            await self.set(node, AttributeChange(xattrs={name: value}))
 
 
 def _first(*values: int | None) -> int:

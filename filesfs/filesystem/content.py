@@ -42,8 +42,6 @@ class Content:
         # must be committed even if no byte differs (O_TRUNC of an empty file, ...)
         self.touched = False
         self.kept: JournalId | None = None  # the journal has it, since the server could not take it
-        self.committing = 0
-        self.error: BaseException | None = None
 
     @property
     def dirty(self) -> bool:
@@ -73,3 +71,8 @@ class Content:
         stream, self.base_stream = self.base_stream, None
         if stream is not None:
             await stream.aclose()
+
+
+def unsent(node: Node) -> bool:
+    """Something of the file is not on the server."""
+    return node.local or (isinstance(node.content, Content) and node.content.dirty)

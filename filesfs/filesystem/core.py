@@ -69,7 +69,6 @@ class Stat:
     accessed_ns: int
     modified_ns: int
     changed_ns: int
-    device: int
     ttl: float
 
 

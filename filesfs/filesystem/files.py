@@ -18,9 +18,10 @@ from filesfs.errors import (
     NotFound,
     PreconditionFailed,
     Unavailable,
+    Unsupported,
 )
 from filesfs.filesystem.backlog import Backlog
-from filesfs.filesystem.content import Content, NodeReader
+from filesfs.filesystem.content import Content, NodeReader, unsent
 from filesfs.filesystem.core import Caller, Core, version_of
 from filesfs.filesystem.tree import Tree
 from filesfs.read.stream import ReadStream
@@ -33,7 +34,6 @@ from filesfs.write.upload import Target
 log = logging.getLogger(__name__)
 
 SMALL = 128 << 10  # a file up to this size comes whole with the request that open() makes anyway
-_BLOCK = 1 << 20
 
 
 class Files:
@@ -49,7 +49,7 @@ class Files:
         writable = flags & os.O_ACCMODE != os.O_RDONLY or bool(flags & os.O_TRUNC)
         if writable and self._tree.read_only(node):
             raise FileSystemError(errno.EROFS, "read-only")
-        if node.kind is Kind.FILE and not _unsent(node):
+        if node.kind is Kind.FILE and not unsent(node):
             await self._revalidate(node, readable=not flags & os.O_TRUNC)
         keep = self._pages_are_right(node)
         handle = self.attach(node, flags, caller)
@@ -72,7 +72,7 @@ class Files:
         return node.content
 
     def _pages_are_right(self, node: Node) -> bool:
-        if node.entry is None or _unsent(node):
+        if node.entry is None or unsent(node):
             return node.opens > 0
         version = version_of(node.entry)
         keep = node.cached_version == version
@@ -91,7 +91,7 @@ class Files:
             self._other_resource(node)
         if entry.kind is not node.kind or not _same(entry, node.entry):
             self._other_resource(node)
-        if _unsent(node):
+        if unsent(node):
             return  # written through another handle while we asked
         if version_of(entry) != version_of(node.entry) and node.opens:
             # open handles keep the old version; the name gets a new inode
@@ -105,7 +105,7 @@ class Files:
         assert node.entry is not None
         location = self._tree.location(node)
         known = self._core.blocks.find(version_of(node.entry), 0, 0, 1) is not None
-        if not readable or known or node.entry.size > SMALL:
+        if not readable or known or not 0 < node.entry.size <= SMALL:
             return await self._core.backend.stat(location)
         entry, data = await self._core.backend.read_whole(location, SMALL, None)
         if data is not None and data:
@@ -289,13 +289,21 @@ class Files:
 
     async def _send_pending(self, node: Node) -> None:
         """Attributes that changed while the content was on its way, and no commit follows."""
-        pending = node.pending
-        where = self._tree.location(node)
-        entry = await self._core.backend.set_attributes(where, node.kind, pending)
-        self._core.inodes.set_entry(node, entry)
-        self.publish(node, entry)
-        if node.pending is pending:
-            node.pending, node.pending_ctime = AttributeChange(), 0
+        pending, content = node.pending, self.content(node)
+        generation = self.buffer(node).generation
+        content.touched = True  # until they are there: a commit that is tried again takes them
+        try:
+            where = self._tree.location(node)
+            entry = await self._core.backend.set_attributes(where, node.kind, pending)
+        except Unsupported:  # a plain server: the mount keeps them
+            pass
+        else:
+            self._core.inodes.set_entry(node, entry)
+            self.publish(node, entry)
+            if node.pending is pending:
+                node.pending, node.pending_ctime = AttributeChange(), 0
+        if content.buffer is not None and content.buffer.generation == generation:
+            content.touched = False
 
     async def _rebase(self, node: Node, content: Content, entry: Entry) -> None:
         """The buffer is the server's version now: what it holds in memory still serves reads."""
@@ -343,6 +351,7 @@ class Files:
             return
         if content.dirty and node.names:
             self.backlog.bring_up(node)
+            self.backlog.keep(node)  # no close() waits for it any more
             return
         node.content = None  # before the first await: who opens it meanwhile starts anew
         self._core.inodes.release(node)
@@ -354,7 +363,7 @@ class Files:
         """How many files have something that the server does not have. `closed`: and no writer."""
         busy = self.handles.written() if closed else frozenset()
         nodes = (node for node in self._core.inodes if node not in busy)
-        return sum(1 for node in nodes if node.content is not None and _unsent(node))
+        return sum(1 for node in nodes if node.content is not None and unsent(node))
 
     async def drain(self, *, written: bool = False) -> None:
         """Commit all that is dirty: before an unmount. What a program has open for writing stays,
@@ -362,11 +371,6 @@ class Files:
         """
         busy = frozenset() if written else self.handles.written()
         await self.backlog.drain([node for node in self._core.inodes if node not in busy])
-
-
-def _unsent(node: Node) -> bool:
-    content = node.content
-    return node.local or (isinstance(content, Content) and content.dirty)
 
 
 def _same(one: Entry, other: Entry) -> bool:

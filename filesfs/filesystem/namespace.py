@@ -185,7 +185,7 @@ class Namespace:
             raise FileSystemError(errno.EPERM, "a directory has one name")
         await self._refuse_existing(parent, name)
         if node.local or (isinstance(node.content, Content) and node.content.dirty):
-            await self._files.commit(node)
+            await self._files.backlog.push(node)
         if not node.names:
             raise FileSystemError(errno.ENOENT, "the file has no name any more")
         try:

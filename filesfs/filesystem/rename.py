@@ -8,6 +8,7 @@ never stored.
 from __future__ import annotations
 
 import errno
+from contextlib import suppress
 
 from filesfs.domain import Kind
 from filesfs.errors import Conflict, FileSystemError, NotFound, PreconditionFailed, Unsupported
@@ -38,7 +39,7 @@ class Renaming:
         self._check(source, target, old[0], new[0], flags)
         for node in (source, target) if flags & EXCHANGE else ():
             if node is not None and node.local:
-                await self._files.commit(node)
+                await self._files.backlog.push(node)
         if source is target:
             return  # two names of one file: nothing happens, POSIX says
         directory = source.kind is Kind.DIRECTORY or (
@@ -108,6 +109,7 @@ class Renaming:
                 assert target is not None
                 await self._exchange(source, target, old, new)
             elif source.local:
+                await self._uncover(*old)
                 self._hang(source, target, old, new)
             else:
                 await self._move(source, target, old, new, flags)
@@ -159,6 +161,14 @@ class Renaming:
         except Conflict:
             self._core.directories.doubt(*new)
             raise
+
+    async def _uncover(self, parent: Node, name: bytes) -> None:
+        """What an unsent file stood in front of was replaced by it, and goes now that it leaves."""
+        covered = self._core.directories.stale(parent, name)
+        if covered is not None:
+            with suppress(NotFound):
+                await self._core.backend.remove(self._tree.place(parent, name), covered.kind)
+            self._core.directories.mutate(parent, name, None)
 
     def _hang(
         self, source: Node, target: Node | None, old: tuple[Node, bytes], new: tuple[Node, bytes]

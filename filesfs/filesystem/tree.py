@@ -15,6 +15,7 @@ import trio
 
 from filesfs.domain import Entry, Kind, Location
 from filesfs.errors import FileSystemError, NotFound, Unavailable
+from filesfs.filesystem.content import unsent
 from filesfs.filesystem.core import Core, version_of
 from filesfs.state import names
 from filesfs.state.directories import Directory, Stamp
@@ -104,7 +105,7 @@ class Tree:
             node = None
         if node is None:
             node = inodes.new_for(entry)
-        elif not _unsent(node):
+        elif not unsent(node):
             inodes.set_entry(node, entry)
         inodes.add_name(node, parent, name)
         if entry.nlink <= 1 or entry.kind is Kind.DIRECTORY:
@@ -116,35 +117,33 @@ class Tree:
             self._core.inodes.drop_name(node, *other)
 
     def _pinned(self, node: Node, entry: Entry) -> bool:
-        if node.opens == 0 or node.kind is not Kind.FILE or node.entry is None or _unsent(node):
+        if node.opens == 0 or node.kind is not Kind.FILE or node.entry is None or unsent(node):
             return False
         return version_of(node.entry) != version_of(entry)
 
     # -- lookup -----------------------------------------------------------------------------------
-    async def child(self, parent: Node, name: bytes, *, strict: bool = False) -> Node | None:
-        """The node under this name, None if there is none. `strict` asks the server whatever is
-        cached.
-        """
+    async def child(self, parent: Node, name: bytes) -> Node | None:
+        """The node under this name, None if there is none."""
         directory = self._core.directories.known(parent)
         if directory is not None and name in directory.local:
             return directory.local[name]
-        entry = await self._entry(parent, name, strict)
+        entry = await self._entry(parent, name)
         return None if entry is None else self.adopt(parent, name, entry)
 
-    async def _entry(self, parent: Node, name: bytes, strict: bool) -> Entry | None:
+    async def _entry(self, parent: Node, name: bytes) -> Entry | None:
         place = self.place(parent, name)
         known, entry = self._core.directories.lookup(parent, name)
-        if known and not strict:
+        if known:
             return entry
-        if not strict and self._walking(parent):
+        if self._walking(parent):
             await self.listing(parent)
             return self._core.directories.of(parent).entries.get(name)
         stale = self._core.directories.stale(parent, name)
         try:
-            with self._patience(stale is not None and not strict):
+            with self._patience(stale is not None):
                 return await self._ask(parent, name, place)
         except Unavailable:
-            if stale is None or strict:
+            if stale is None:
                 raise
         return stale
 
@@ -246,11 +245,6 @@ class Tree:
         directory = await self.listing(node)
         merged: dict[bytes, Entry | Node] = {**directory.entries, **directory.local}
         return list(merged.items())
-
-
-def _unsent(node: Node) -> bool:
-    content = node.content
-    return node.local or (content is not None and getattr(content, "dirty", False))
 
 
 def _below(root: Location, location: Location) -> list[str] | None:

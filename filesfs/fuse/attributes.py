@@ -56,7 +56,7 @@ def absent(ttl: float) -> pyfuse3.EntryAttributes:
     return attributes
 
 
-def attribute_change(attributes: Any, fields: Any, now_ns: int) -> AttributeChange:
+def attribute_change(attributes: Any, fields: Any) -> AttributeChange:
     """What a setattr request changes, size apart."""
     return AttributeChange(
         mode=stat.S_IMODE(attributes.st_mode) if fields.update_mode else None,

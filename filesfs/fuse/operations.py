@@ -141,11 +141,11 @@ class Operations(pyfuse3.Operations):
         ctx: pyfuse3.RequestContext,
     ) -> pyfuse3.EntryAttributes:
         node = self._node(inode)
-        change = attribute_change(attr, fields, self._fs.core.now())
+        change = attribute_change(attr, fields)
         caller = _caller(ctx)
         if fields.update_size:
             await self._fs.files.truncate(node, attr.st_size, caller, open_=fh is not None)
-        await self._fs.attributes.set(node, change, caller)
+        await self._fs.attributes.set(node, change)
         return await self._attributes(node)
 
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
@@ -253,11 +253,11 @@ class Operations(pyfuse3.Operations):
     ) -> None:
         self._need_xattr()
         node = self._node(inode)
-        await self._fs.attributes.set_xattr(node, _text(name), value, _caller(ctx))
+        await self._fs.attributes.set_xattr(node, _text(name), value)
 
     async def removexattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
         self._need_xattr()
-        await self._fs.attributes.set_xattr(self._node(inode), _text(name), None, _caller(ctx))
+        await self._fs.attributes.set_xattr(self._node(inode), _text(name), None)
 
     def _need_xattr(self) -> None:
         if not self._xattr:

@@ -41,7 +41,6 @@ class Node:
     last_location: Location | None = None  # where it was when its last name went
     cached_version: str | None = None  # the version whose pages the kernel may hold
     target: bytes | None = None  # of a symlink
-    orphan_link: int | None = None  # link count after an unlink, when no entry tells it any more
 
     @property
     def local(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from pathlib import Path
@@ -10,11 +11,11 @@ import pytest
 import trio
 import trio.testing
 
-from filesfs.domain import AttributeChange, Location
-from filesfs.errors import FileSystemError, NoSpace, Unavailable
+from filesfs.domain import AttributeChange, Handle, Location
+from filesfs.errors import FileSystemError, NoSpace, Unavailable, Unsupported
 from filesfs.filesystem.core import version_of
 from tests.fakes.memory_tree import MemoryTree
-from tests.unit.filesystem_rig import ROOT_USER, rig
+from tests.unit.filesystem_rig import ROOT_USER, Rig, rig
 
 
 @pytest.mark.trio
@@ -200,7 +201,7 @@ async def test_attributes_of_a_file_being_written_go_with_its_commit(tmp_path: P
         node, handle = await mine.create(b"a")
         await mine.fs.files.write(handle, 0, b"x")
         change = AttributeChange(mode=0o600, modified_ns=1_000_000_001)
-        await mine.fs.attributes.set(node, change, ROOT_USER)
+        await mine.fs.attributes.set(node, change)
         await mine.close(handle)
         assert "set_attributes" not in mine.calls
         there = await mine.backend.stat(Location("b", "a"))
@@ -236,3 +237,71 @@ async def test_nothing_is_left_of_what_the_kernel_forgot(tmp_path: Path) -> None
             node = await mine.store(b"f%d" % index, b"x")
             mine.fs.forget(node.inode, 1)
         assert len(mine.fs.core.inodes) == before
+
+
+@pytest.mark.trio
+async def test_what_an_unsent_file_covered_does_not_come_back_when_it_moves_on(
+    tmp_path: Path,
+) -> None:
+    async with rig(tmp_path) as mine:
+        await mine.store(b"target", b"old")
+        _, handle = await mine.create(b"new")
+        await mine.fs.renaming.rename((mine.bucket, b"new"), (mine.bucket, b"target"), 0)
+        await mine.fs.renaming.rename((mine.bucket, b"target"), (mine.bucket, b"last"), 0)
+        assert await mine.names() == [b"last"]
+        await mine.close(handle)
+        listing = await mine.backend.list_directory(Location("b"))
+        assert [entry.location.name for entry in listing.entries] == ["last"]
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("error", [Unsupported("plain"), Unavailable("down")])
+async def test_attributes_that_change_during_a_commit_are_sent_after_it(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock, error: Exception
+) -> None:
+    async with rig(tmp_path) as mine:
+        node, handle = await mine.create(b"a")
+        await mine.fs.files.write(handle, 0, b"x")
+        gate = mine.backend.faults.hold("put")
+        mine.backend.faults.fail("set_attributes", error)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_close_quietly, mine, handle)
+            await gate.reached.wait()
+            await mine.fs.attributes.set(node, AttributeChange(mode=0o600))
+            gate.open()
+        await trio.sleep(30)
+        assert mine.fs.attributes.stat(node).mode == 0o600
+        if isinstance(error, Unavailable):  # a plain server keeps none, the mount does
+            there = await mine.backend.stat(Location("b", "a"))
+            assert there.attributes.mode == 0o600
+        assert mine.fs.files.unsent() == 0
+
+
+async def _close_quietly(mine: Rig, handle: Handle) -> None:
+    with contextlib.suppress(Unavailable):
+        await mine.close(handle)
+
+
+@pytest.mark.trio
+async def test_what_an_mmap_wrote_after_close_is_in_the_journal_while_the_server_is_away(
+    tmp_path: Path,
+) -> None:
+    async with rig(tmp_path) as mine:
+        _, handle = await mine.create(b"a")
+        await mine.fs.files.write(handle, 0, b"first")
+        await mine.fs.files.flush(handle)
+        await mine.fs.files.write(handle, 0, b"FIRST")
+        mine.backend.faults.always("put", Unavailable("down"))
+        await mine.fs.files.release(handle)
+        assert mine.fs.core.journal is not None
+        assert len(mine.fs.core.journal.pending()) == 1
+
+
+@pytest.mark.trio
+async def test_an_open_costs_one_request_whatever_the_size(tmp_path: Path) -> None:
+    async with rig(tmp_path) as mine:
+        for data in (b"", b"x"):
+            node = await mine.store(b"f%d" % len(data), data)
+            mine.backend.faults.calls.clear()
+            await mine.close(await mine.open(node))
+            assert mine.calls == [("read_whole" if data else "stat")]
