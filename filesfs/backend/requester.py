@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from filesfs.backend.address import address_of
 from filesfs.backend.answers import Answer, check
 from filesfs.backend.bulk import WORTH_IT, BulkPool
 from filesfs.backend.connection import Buffer, Headers, RawAnswer
@@ -21,7 +22,6 @@ from filesfs.backend.paths import target_of
 from filesfs.backend.pool import IDEMPOTENT, Pool
 from filesfs.backend.retry import RetryPolicy, Tries, repeat
 from filesfs.backend.settings import BackendSettings
-from filesfs.backend.transport import address_of
 from filesfs.errors import AccessDenied, Unavailable
 
 _READ_TRIES = 3  # a GET that stalls is given up early enough for as many tries before the deadline

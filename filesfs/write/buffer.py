@@ -55,11 +55,6 @@ class WriteBuffer:
         return self._base_end
 
     @property
-    def dirty_bytes(self) -> int:
-        """How many bytes the buffer holds."""
-        return self._extents.total
-
-    @property
     def extents(self) -> tuple[tuple[int, int], ...]:
         """The dirty ranges, in order."""
         return tuple(self._extents)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import subprocess
 import sys
@@ -23,8 +22,6 @@ _numbers = itertools.count(1)
 @pytest.fixture(scope="session")
 def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Our own server, as a process, for the whole session."""
-    if importlib.util.find_spec("files_server.app") is None:
-        pytest.skip("the server is not built yet")
     folder: Path = tmp_path_factory.mktemp("server")
     command = [sys.executable, "-m", "files_server.serve", "--listen", "127.0.0.1:0"]
     with (folder / "log").open("wb") as log:

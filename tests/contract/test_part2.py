@@ -13,6 +13,7 @@ from urllib.parse import quote, urlsplit
 import httpx
 import pytest
 
+from filesfs import wire
 from tests.server.running import running_server
 
 FILE = ["bucket", "key", "mime_type", "url", "bytes", "created_at"]
@@ -246,6 +247,27 @@ def test_full_entries(files: Files) -> None:
     assert list(entry) == list(folder) == FULL
     assert (folder["key"], folder["mime_type"], folder["bytes"]) == ("d/", "inode/directory", 0)
     assert "-" in answer.headers["files-cursor"]
+
+
+def test_the_shared_models_name_exactly_what_is_answered(files: Files) -> None:
+    """`wire` is what both programs and other clients read: it must not drift from the server."""
+    files.put("k")
+    full = files.client.get(f"{files.path('k')}?view=full").json()
+    buckets = files.client.get("/v1/files?view=full").json()["data"]
+    registered = files.client.put(files.path("k")).json()
+    refused = files.client.get(files.path("none")).json()
+    for body, model in (
+        (full, wire.FullFileResponse),
+        (files.client.get(files.path("k")).json(), wire.FileResponse),
+        (buckets[0], wire.FullBucketResponse),
+        (registered, wire.RegisterFileResponse),
+        (files.client.put(f"/v1/files/{files.bucket}").json(), wire.RegisterBucketResponse),
+        (files.session("s", 1).json(), wire.FileUploadResponse),
+        (files.client.get("/v1/files?usage=1").json(), wire.UsageResponse),
+        (refused, wire.ErrorBody),
+    ):
+        assert set(body) == set(model.model_fields), model.__name__
+        model.model_validate(body, strict=True)
 
 
 # -- attributes and names -------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import sqlite3
 from functools import lru_cache
 from typing import NamedTuple
 
-from files_server.catalog.schema import BUCKET, DIRECTORY
+from files_server.catalog.schema import DIRECTORY
 
 COLUMNS = (
     "n.id, n.parent_id, n.sort_name, n.explicit, r.id, r.rid, r.kind, r.etag, r.size, r.mime_type,"
@@ -48,10 +48,6 @@ class Node(NamedTuple):
     @property
     def is_directory(self) -> bool:
         return self.kind == DIRECTORY
-
-    @property
-    def is_bucket(self) -> bool:
-        return self.kind == BUCKET
 
 
 @lru_cache(_DEPTH * 2 + 2)
