@@ -22,8 +22,12 @@ _LINE = 4096
 Answer = Callable[[], Awaitable[Mapping[str, Any]]]
 
 
-async def serve(folder: Path, commands: Mapping[str, Answer]) -> None:
-    """Answer until cancelled."""
+async def serve(
+    folder: Path,
+    commands: Mapping[str, Answer],
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Answer until cancelled; started once a connection is taken."""
     path = folder / SOCKET_NAME
     path.unlink(missing_ok=True)  # the folder is flocked: nobody else's
     listener = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -31,6 +35,7 @@ async def serve(folder: Path, commands: Mapping[str, Answer]) -> None:
         await listener.bind(str(path))
         path.chmod(0o600)
         listener.listen(8)
+        task_status.started()
         await trio.serve_listeners(partial(_answer, commands), [trio.SocketListener(listener)])
     finally:
         listener.close()

@@ -181,7 +181,8 @@ async def _serve(
         nursery.start_soon(filesystem.coherence.run)
         nursery.start_soon(stop.watch)
         nursery.start_soon(_replay, journal, filesystem)
-        nursery.start_soon(control.serve, settings.cache_dir, _commands(settings, filesystem))
+        # Before the mount is announced: whoever waited for that may ask at once.
+        await nursery.start(control.serve, settings.cache_dir, _commands(settings, filesystem))
         nursery.start_soon(_announce, settings.mountpoint, ready)
         with stop.calls:
             await pyfuse3.main(max_tasks=_MAX_TASKS)
