@@ -1,10 +1,11 @@
 """The main job, once, from end to end: a real tree into a mount, out of it, and over HTTP.
 
-    python -m bench.main_job SOURCE DIR [--files 10000] [--big 2G]
+    python -m bench.main_job SOURCE DIR [--files 10000] [--bytes 300M] [--big 2G] [--root FOLDER]
 
 SOURCE is a running server as `filesfs mount` takes it; DIR is an empty directory that is mounted
-and unmounted several times. Each step prints its seconds; the first wrong result ends the job with
-exit code 1. It must not start a server, nor leave anything but a warm server behind.
+and unmounted several times. FOLDER is one that the server may register (its `--file-root`): without
+it, only the refusal of another is seen. Each step prints its seconds; the first wrong result ends
+the job with exit code 1. It must not start a server, nor leave anything but a warm server behind.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 from bench.job_tree import DOCUMENTS, build_tree, count
 
@@ -88,10 +90,11 @@ def sha256(path: Path) -> str:
 class Job:
     """One run; it owns the mount, a scratch folder and one bucket."""
 
-    def __init__(self, source: str, mount: Path, scratch: Path) -> None:
+    def __init__(self, source: str, mount: Path, scratch: Path, root: Path | None) -> None:
         self.source = source
         self.mount = mount
         self.scratch = scratch
+        self.may_register = root
         self.tree = scratch / "tree"
         self.bucket = f"main-job-{os.getpid()}"
         self.root = mount / self.bucket
@@ -187,11 +190,34 @@ class Job:
         opened = json.loads(self.curl("-d", json.dumps(request), "/files"))
         for part in parts:
             self.send(part, "POST", f"/files/session:{opened['id']}")
+            left = json.loads(self.curl(f"/files/session:{opened['id']}"))
+            require(left["size"] == 8000, f"the session says {left}")
+        require(left["offset"] == 8000, f"the completed session says {left}")
         self.send(parts[0], "PUT", f"/files/{self.bucket}/one-shot?alt=media")
         seen = [(self.root / name).read_bytes() for name in ("two/parts", "one-shot")]
         require(seen == [parts[0] + parts[1], parts[0]], "an upload shows differently in the mount")
         self.curl("-X", "DELETE", f"/files/{self.bucket}/one-shot")
         self.curl(f"/files/{self.bucket}/one-shot", expect="404")
+
+    def registers(self) -> None:
+        """Operations 8 and 9: a bucket by its name, a folder and a file by their URI."""
+        new = f"{self.bucket}-new"
+        said = json.loads(self.curl("-X", "PUT", f"/files/{new}"))
+        require(said["bucket"] == new and said["status"] == "available", f"op 8 said {said}")
+        require((self.mount / new).is_dir(), f"{new} is not in the mount")
+        self.curl("-X", "DELETE", f"/files/{new}")
+        self.curl("-X", "PUT", f"/files/{_uri(Path('/etc'))}", expect="403")
+        if self.may_register is None:
+            return
+        with tempfile.TemporaryDirectory(dir=self.may_register) as folder:
+            (Path(folder) / "there").write_text("known")
+            os.chmod(folder, 0o755)  # the server may be another user
+            self.curl("-X", "PUT", f"/files/{_uri(Path(folder))}?name={new}")
+            seen = (self.mount / new / "there").read_text()
+            require(seen == "known", f"the registered file shows {seen!r}")
+            self.curl("-X", "DELETE", f"/files/{new}")
+            self.curl("-X", "PUT", f"/files/{_uri(Path(folder))}/there")
+            require((Path(folder) / "there").exists(), "the data went with its name")
 
     def send(self, content: bytes, method: str, path: str) -> None:
         part = self.scratch / "part"
@@ -243,7 +269,12 @@ class Job:
             self.anew()
 
 
-def perform(job: Job, files: int, big: int) -> None:
+def _uri(path: Path) -> str:
+    """A location as one segment of a path."""
+    return quote(f"file://{path}", safe="")
+
+
+def perform(job: Job, files: int, size: int, big: int) -> None:
     """All steps in order."""
     steps: list[tuple[str, Callable[[], None]]] = [
         ("mount", job.mounted),
@@ -255,6 +286,7 @@ def perform(job: Job, files: int, big: int) -> None:
         ("grep -r", job.search),
         ("list and fetch over HTTP", job.over_http),
         ("uploads over HTTP seen in the mount", job.uploads),
+        ("register over HTTP", job.registers),
         ("Ctrl-C in a copy", job.interrupt),
         ("sed -i and vim", job.editors),
         ("refusals, df, status", job.refusals),
@@ -262,7 +294,7 @@ def perform(job: Job, files: int, big: int) -> None:
         ("rm -r", lambda: shutil.rmtree(job.root)),
     ]
     with step(f"build a tree of {files} files"):
-        build_tree(job.tree, files)
+        build_tree(job.tree, files, size)
     for name, action in steps:
         if name == "rm -r" and big:
             job.big_file(big)
@@ -280,12 +312,14 @@ def main() -> int:
     parser.add_argument("source", help="http://HOST:PORT or unix:PATH of a running server")
     parser.add_argument("mount", type=Path, help="an empty directory")
     parser.add_argument("--files", type=int, default=10_000)
+    parser.add_argument("--bytes", type=size_of, default=size_of("300M"), help="of the tree")
+    parser.add_argument("--root", type=Path, help="a folder that the server may register")
     parser.add_argument("--big", type=size_of, default=size_of("2G"), help="0: no big file")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="main-job-") as scratch:
-        job = Job(given.source.rstrip("/"), given.mount.resolve(), Path(scratch))
+        job = Job(given.source.rstrip("/"), given.mount.resolve(), Path(scratch), given.root)
         try:
-            perform(job, given.files, given.big)
+            perform(job, given.files, given.bytes, given.big)
         except (WrongResult, OSError) as error:
             print(error, file=sys.stderr)
             return 1
