@@ -2,7 +2,7 @@
 #   make up         everything from nothing to a mount at /mnt/files, until Ctrl-C
 #   make test       everything from nothing through the whole test suite
 #   make check      style, types, unit and architecture tests: under a minute
-#   make bench      measurements, into bench/out
+#   make bench      installs the peers and measures beside them, into bench/out
 #   make audit      known vulnerabilities and licences of what is installed
 #   make install    programs into $(PREFIX), units into systemd, mount.filesfs for mount(8)
 #   make uninstall  takes all of that out; leaves the data
@@ -19,6 +19,7 @@ PREFIX ?= /opt/filesfs
 UNITS ?= /etc/systemd/system
 HELPER ?= /sbin/mount.filesfs
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 # Two workers: the suite waits more than it computes. A file's tests share a server and a mount.
 PYTEST_WORKERS ?= -n 2 --dist loadfile
 
@@ -57,8 +58,14 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/pytest -q tests/unit tests/architecture $(PYTEST_ARGS)
 
+# The mount beside its peers, what it costs as things grow, then the server.
 bench: setup
-	$(BIN)/python -m bench
+	@SUDO='$(SUDO)' bash .ci/system-packages bench
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	$(BIN)/python -m bench $(BENCH_ARGS)
+	$(BIN)/python -m bench.scaling
+	$(BIN)/python -m bench.plots
+	$(BIN)/python -m bench.server
 
 audit: setup
 	@test -x .audit/bin/pip-audit || { $(BIN)/python -m venv .audit; \

@@ -24,13 +24,15 @@ from pathlib import Path
 
 from bench import machine
 from bench.peers import JuiceFS, Rclone, S3fs, SeaweedFS
-from bench.systems import Filesfs, PlainFolder, System, drop_caches
+from bench.systems import Filesfs, Limit, PlainFolder, System, drop_caches
 from bench.workloads import FULL, QUICK, Workload, workloads
 
 SYSTEMS: Sequence[System] = (
     *(Filesfs(), SeaweedFS(), JuiceFS(), Rclone(), S3fs()),
+    Limit(),
     PlainFolder(),
 )
+NO_PEERS = (Filesfs.name, Limit.name, PlainFolder.name)
 WORK_SECONDS = 40  # for one figure with its preparation; what takes longer is left out as such
 
 Results = dict[str, dict[str, list[float]]]  # by workload, by system: a rate for each round
@@ -131,8 +133,8 @@ def _table(chosen: list[Workload], systems: list[System], results: Results) -> s
 
 
 def _ahead(medians: dict[str, float]) -> str:
-    """Ours against the best peer; a plain folder is no peer."""
-    peers = {n: v for n, v in medians.items() if n not in (Filesfs.name, PlainFolder.name)}
+    """Ours against the best peer."""
+    peers = {name: value for name, value in medians.items() if name not in NO_PEERS}
     if Filesfs.name not in medians or not peers:
         return "-"
     best = max(peers, key=lambda name: peers[name])

@@ -86,6 +86,28 @@ class PlainFolder:
         yield folder
 
 
+class Limit:
+    """pyfuse3 over nothing, the most that a mount in Python can do here; no peer. One life: its
+    files are in its memory, so that cold means cold in the kernel.
+    """
+
+    name = "pyfuse3 alone"
+    promise = "in memory, nothing is durable"
+
+    def missing(self) -> str:
+        return ""
+
+    @contextlib.contextmanager
+    def serve(self, folder: Path) -> Iterator[None]:
+        command = [sys.executable, "-m", "bench.nullfs"]
+        with mounted(folder, lambda at: [*command, str(at)]) as self._at:
+            yield
+
+    @contextlib.contextmanager
+    def mount(self, folder: Path) -> Iterator[Path]:
+        yield self._at
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
