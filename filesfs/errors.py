@@ -16,6 +16,7 @@ FilesfsError
 ├── Unavailable              429, 5xx, connection trouble: worth another try
 │   └── DeadlineExceeded     tried until the deadline
 ├── Corrupted                bytes do not match their checksum, again and again
+│   └── Damaged              they are so where they are stored: asking again changes nothing
 ├── Stale                    the version or resource that was asked for is no more
 └── FileSystemError          semantics: carries an errno by name (filesystem layer)
 
@@ -110,6 +111,10 @@ class DeadlineExceeded(Unavailable):
 
 class Corrupted(FilesfsError):
     """What arrived does not match its checksum."""
+
+
+class Damaged(Corrupted):
+    """The server has found its stored bytes damaged, and says so."""
 
 
 class Stale(FilesfsError):

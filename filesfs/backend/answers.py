@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import email.utils
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pydantic_core
@@ -29,20 +29,27 @@ _PLAIN_ERRORS: dict[int, type[errors.RequestError]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Answer:
     """A whole answer. Header names are lower case."""
 
     status: int
     headers: dict[str, str]
     body: bytes
+    _value: Any = field(default=None, init=False, repr=False)  # of `json`, parsed once
 
     def json(self) -> Any:
         """The body as JSON; Unavailable when it is none (a proxy's page, a cut body)."""
-        try:
-            return pydantic_core.from_json(self.body)
-        except ValueError as error:
-            raise errors.Unavailable(f"The answer is no JSON: {error}") from error
+        if self._value is None:
+            try:
+                self._value = pydantic_core.from_json(self.body)
+            except ValueError as error:
+                raise errors.Unavailable(f"The answer is no JSON: {error}") from error
+        return self._value
+
+    @property
+    def says_json(self) -> bool:
+        return bool(self.body) and "json" in self.headers.get("content-type", "")
 
     @property
     def cursor(self) -> str:
@@ -74,6 +81,8 @@ def error_of(answer: Answer, *, only_error_objects: bool) -> errors.FilesfsError
         offset = answer.headers.get("upload-offset", "")
         reason = answer.headers.get("files-error", "")
         return errors.Conflict(detail, reason, int(offset) if offset.isdecimal() else None)
+    if status == 500 and answer.headers.get("files-error") == "damaged":
+        return errors.Damaged(detail)
     if status in (408, 425, 429) or status >= 500:
         return errors.Unavailable(f"{status}: {detail}", _retry_after(answer), status >= 500)
     if 300 <= status < 400:

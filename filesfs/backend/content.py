@@ -6,8 +6,12 @@ It must not keep state. What may have happened unheard is cleared up here: each 
 from __future__ import annotations
 
 import json
+import logging
 import time
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+
+import trio
 
 from filesfs.backend import digests, parse
 from filesfs.backend.connection import Buffer
@@ -25,6 +29,7 @@ from filesfs.domain import (
 )
 from filesfs.errors import (
     Corrupted,
+    Damaged,
     Gone,
     NotFound,
     PreconditionFailed,
@@ -35,9 +40,16 @@ from filesfs.errors import (
 )
 from filesfs.wire import Extension
 
+log = logging.getLogger(__name__)
+
 # Servers and proxies commonly refuse more than 8 KiB of headers; larger attributes go in a body.
 _HEADER_ATTRIBUTES = 4096
 _CORRUPTED_TRIES = 3
+# The server checks ranges up to 16 MiB by itself; longer ones that are not whole blocks would come
+# without checksums. The mount reads no more than 8 MiB at a time.
+_CHECKED = 16 * digests.BLOCK
+# Asks the server to hold the bytes against what it stored their checksums for (RFC 9530).
+_CHECK = {"Want-Content-Digest": "crc32c=10"}
 
 
 class RichContent:
@@ -65,12 +77,11 @@ class RichContent:
     async def read(self, entry: Entry, offset: int, length: int) -> bytes:
         if length <= 0 or offset >= entry.size:
             return b""
-        for _ in range(_CORRUPTED_TRIES - 1):
-            try:
-                return await self._read_once(entry, offset, length)
-            except Corrupted:  # on its way, most likely: read again
-                continue
-        return await self._read_once(entry, offset, length)
+        end = min(offset + length, entry.size)
+        parts = [
+            await self._read_part(entry, start, stop) for start, stop in _checkable(offset, end)
+        ]
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def read_whole(
         self, location: Location, limit: int, known: Entry | None = None
@@ -189,10 +200,29 @@ class RichContent:
         answer = await self._requester.ask(request)
         return HttpSession(self._requester, session_url(answer.json()), size, self._abilities)
 
-    async def _read_once(self, entry: Entry, offset: int, length: int) -> bytes:
-        end = min(offset + length, entry.size)
+    async def _read_part(self, entry: Entry, offset: int, end: int) -> bytes:
+        """Corrupted bytes are asked for again, and then the server checks them as well: whether it
+        was the way or the disk decides if another try is of use.
+        """
+        give_up = trio.current_time() + self._requester.policy.timeout
+        asked: dict[str, str] = {}
+        for _ in range(_CORRUPTED_TRIES - 1):
+            try:
+                return await self._read_once(entry, offset, end, asked)
+            except Damaged:
+                raise
+            except Corrupted as error:
+                log.warning("%s: %s Asking again.", entry.location, error)
+                if trio.current_time() >= give_up:
+                    raise
+                asked = _CHECK
+        return await self._read_once(entry, offset, end, asked)
+
+    async def _read_once(
+        self, entry: Entry, offset: int, end: int, asked: Mapping[str, str]
+    ) -> bytes:
         query = "alt=media"
-        headers = {}
+        headers = dict(asked)
         if entry.etag is not None:
             query = f"alt=media&version={quoted(entry.etag)}"
         if offset or end < entry.size:
@@ -213,7 +243,7 @@ class RichContent:
         if entry.etag is not None and answer.headers.get("etag", entry.etag) != entry.etag:
             raise Stale(f"{str(entry.location)!r} is at another version than {entry.etag}.")
         content = answer.body
-        if headers and answer.status == 200:
+        if "Range" in headers and answer.status == 200:
             content = content[offset:end]
         elif len(content) == end - offset:
             digests.verify(answer.headers, content)
@@ -229,6 +259,14 @@ class RichContent:
         if entry.size != len(data) or (only_new and not is_own(entry, change)):
             return None
         return entry if await self.read(entry, 0, entry.size) == data else None
+
+
+def _checkable(start: int, end: int) -> Iterator[tuple[int, int]]:
+    """A range in parts that the server can check, cut where blocks begin."""
+    while start < end:
+        stop = min(end, start - start % digests.BLOCK + _CHECKED)
+        yield start, stop
+        start = stop
 
 
 def session_url(body: object) -> str:

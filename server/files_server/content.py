@@ -11,7 +11,7 @@ import hashlib
 import logging
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from email.utils import formatdate, parsedate_to_datetime
 
 from crc32c import crc32c
@@ -61,16 +61,28 @@ class ContentAnswers:
         if method == "HEAD" or start == end:
             return _Bare(status, headers)
         if version.blob is None:
-            data = self._catalog.data(version.id)[start:end]
+            whole = self._catalog.data(version.id)
+            if version.crc32c and checksums(whole) != version.crc32c:
+                raise _damaged(key, version, 0, version.size)
+            if not _has_sums(headers):
+                headers["content-digest"] = digests.crc_item(crc32c(whole[start:end]))
+            return Response(whole[start:end], status, headers)
+        path = os.fspath(self._blobs.path(version.blob))
+        if version.crc32c and end - start <= _VERIFIED and _is_to_check(status, headers, asked):
+            try:
+                data = await asyncio.to_thread(_verified, path, key, version, start, end)
+            except FileNotFoundError:
+                raise self._missing(key, version) from None
             if not _has_sums(headers):
                 headers["content-digest"] = digests.crc_item(crc32c(data))
             return Response(data, status, headers)
-        path = os.fspath(self._blobs.path(version.blob))
-        if status == 206 and not _has_sums(headers) and end - start <= _VERIFIED and version.crc32c:
-            data = await asyncio.to_thread(_verified, path, version, start, end)
-            headers["content-digest"] = digests.crc_item(crc32c(data))
-            return Response(data, status, headers)
-        return BlobAnswer(path, start, end, status, headers)
+        return BlobAnswer(path, start, end, status, headers, lambda: self._missing(key, version))
+
+    def _missing(self, key: str, version: Version) -> ApiError:
+        """Why a blob is not there, or not all of it: a version's row goes before its blob does."""
+        if self._catalog.version(version.id) is None:
+            return ApiError(410, "This version went while it was asked for. Read again.")
+        return _damaged(key, version, 0, version.size)
 
     async def _sha(self, version: Version) -> bytes:
         if version.blob is None:
@@ -93,13 +105,20 @@ class _Bare(Response):
 
 
 class BlobAnswer(Response):
-    """A blob, or a range of it. Opened before the status is sent, so that a blob that went in the
-    meantime is 410 and not a broken body."""
+    """A blob, or a range of it. Opened before the status is sent, so that one that is gone or cut
+    short is what `missing` says, and not a broken body."""
 
     def __init__(
-        self, path: str, start: int, end: int, status: int, headers: dict[str, str]
+        self,
+        path: str,
+        start: int,
+        end: int,
+        status: int,
+        headers: dict[str, str],
+        missing: Callable[[], ApiError],
     ) -> None:
         super().__init__(None, status)
+        self._missing = missing
         self._path, self._start, self._end = path, start, end
         self.raw_headers = [(k.encode("latin-1"), v.encode("latin-1")) for k, v in headers.items()]
 
@@ -107,8 +126,10 @@ class BlobAnswer(Response):
         try:
             descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
-            raise ApiError(410, "This version went while it was asked for. Read again.") from None
+            raise self._missing() from None
         try:
+            if os.fstat(descriptor).st_size < self._end:
+                raise self._missing()
             await send(
                 {
                     "type": "http.response.start",
@@ -132,7 +153,7 @@ class BlobAnswer(Response):
             else:
                 data = await asyncio.to_thread(os.pread, descriptor, length, at)
             if not data:
-                raise OSError(f"{self._path} is shorter than the catalog says")
+                raise OSError(f"{self._path} was cut short while it was sent")
             at += len(data)
             more = at < self._end
             await send({"type": "http.response.body", "body": data, "more_body": more})
@@ -179,20 +200,33 @@ def _has_sums(headers: Mapping[str, str]) -> bool:
     return "content-digest" in headers or "files-block-digests" in headers
 
 
-def _verified(path: str, version: Version, start: int, end: int) -> bytes:
-    """A range whose client could not check it against whole blocks: they are checked here."""
+def _is_to_check(status: int, headers: Mapping[str, str], asked: Mapping[str, str]) -> bool:
+    """The client cannot check the range against whole blocks, or has found it wrong and asks."""
+    wanted = "crc32c" in asked.get("want-content-digest", "")
+    return wanted or (status == 206 and not _has_sums(headers))
+
+
+def _verified(path: str, key: str, version: Version, start: int, end: int) -> bytes:
+    """A range, once the blocks that it lies in are what was stored."""
     first = start - start % BLOCK
     last = min(version.size, -(-end // BLOCK) * BLOCK)
-    try:
-        with open(path, "rb") as file:
-            data = os.pread(file.fileno(), last - first, first)
-    except FileNotFoundError:
-        raise ApiError(410, "This version went while it was asked for. Read again.") from None
+    with open(path, "rb") as file:
+        data = os.pread(file.fileno(), last - first, first)
     number = first // BLOCK
     if checksums(data) != version.crc32c[4 * number : 4 * (-(-last // BLOCK))]:
-        log.error("%s: bytes %d-%d do not match their crc32c", path, first, last - 1)
-        raise ApiError(500, f"The stored bytes {first}-{last - 1} are damaged: see fsck.")
+        raise _damaged(key, version, first, last)
     return data[start - first : end - first]
+
+
+def _damaged(key: str, version: Version, first: int, last: int) -> ApiError:
+    where = f"blob {version.blob}" if version.blob else "its content in the catalog"
+    log.error("%r is damaged on disk: bytes %d-%d of %s", key, first, last - 1, where)
+    return ApiError(
+        500,
+        f"The stored bytes {first}-{last - 1} of {key!r} are damaged; restore the file from a"
+        " backup (filesfs fsck --digests names all that are).",
+        reason="damaged",
+    )
 
 
 def _sums(version: Version, start: int, end: int) -> dict[str, str]:
