@@ -6,6 +6,7 @@ MODEL_OPERATIONS makes it longer, MODEL_SEED another walk.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import random
@@ -17,6 +18,7 @@ import pytest
 OPERATIONS = int(os.environ.get("MODEL_OPERATIONS", "1200"))
 SEED = int(os.environ.get("MODEL_SEED", "1"))
 LARGEST = 300_000
+ROUND = 1000  # operations between two remounts, in a long run
 
 
 class Exerciser:
@@ -176,15 +178,26 @@ def test_random_operations_on_one_file(place: Path, walk: int) -> None:
         exerciser.close()
 
 
-def test_random_operations_with_remounts(place: Path, request: pytest.FixtureRequest) -> None:
-    exerciser = Exerciser(place / "file", random.Random(SEED * 1000 + 500))
-    remount = getattr(request.getfixturevalue("mount"), "remount", None)
-    assert remount is not None
-    for _ in range(3):
-        for _ in range(OPERATIONS // 10):
+@pytest.mark.parametrize("how", ["remount", "kill"])
+def test_random_operations_with_remounts(
+    place: Path, request: pytest.FixtureRequest, how: str
+) -> None:
+    """After each round the mount goes and comes back: told to, or by kill -9 after fsync."""
+    mount = request.getfixturevalue("mount")
+    exerciser = Exerciser(place / "file", random.Random(SEED * 1000 + 500 + len(how)))
+    for _ in range(max(3, OPERATIONS // ROUND)):
+        for _ in range(min(ROUND, OPERATIONS // 10)):
             exerciser.step()
-        exerciser.close()
-        remount()
+        exerciser.sync()
+        if how == "kill":
+            mount.kill()
+            with contextlib.suppress(OSError):  # ENOTCONN
+                exerciser.close()
+            exerciser.open_.clear()
+            mount.start()
+        else:
+            exerciser.close()
+            mount.remount()
         exerciser.open_ = [os.open(exerciser.path, os.O_RDWR)]
         exerciser.check()
     exerciser.close()
