@@ -52,6 +52,7 @@ class SeaweedFS:
 
     name = "SeaweedFS"
     promise = "fsync of its volumes on, by fs.configure -fsync"
+    early = ""
 
     def missing(self) -> str:
         return "" if program("weed") else "weed is not installed"
@@ -76,6 +77,7 @@ class S3fs:
 
     name = "s3fs"
     promise = "uploaded at close to SeaweedFS's S3, fsync of its volumes on"
+    early = ""
 
     def missing(self) -> str:
         return _missing("s3fs", "weed")
@@ -100,7 +102,8 @@ class Rclone:
     """rclone mount from Debian. Without a write-back delay it uploads before close() returns."""
 
     name = "rclone"
-    promise = "uploaded at close (not at fsync) to SeaweedFS's S3, fsync of its volumes on"
+    promise = "uploaded after close (not at fsync) to SeaweedFS's S3, fsync of its volumes on"
+    early = "fsync"
 
     def missing(self) -> str:
         return _missing("rclone", "weed")
@@ -127,6 +130,7 @@ class JuiceFS:
 
     name = "JuiceFS"
     promise = "Redis with appendfsync always, objects in SeaweedFS's S3, fsync of its volumes on"
+    early = ""
 
     def missing(self) -> str:
         return _missing("juicefs", "weed", "redis-server")

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import matplotlib.ticker
 
-from bench.run import NO_PEERS, Results
+from bench.run import Results, best_peer
 from bench.systems import Filesfs
 
 mpl.use("svg")
@@ -40,16 +41,17 @@ def draw_ratios(results: Results, path: Path) -> None:
     names, ratios = [], []
     for work, of_systems in reversed(results.items()):
         medians = {name: statistics.median(rates) for name, rates in of_systems.items()}
-        peers = {name: rate for name, rate in medians.items() if name not in NO_PEERS}
-        if peers and Filesfs.name in medians:
-            best = max(peers, key=lambda name: peers[name])
+        best = best_peer(work, medians)
+        if best and Filesfs.name in medians:
             names.append(f"{work}\n(best peer: {best})")
-            ratios.append(medians[Filesfs.name] / peers[best])
+            ratios.append(medians[Filesfs.name] / medians[best])
     figure, axes = plt.subplots(figsize=(8, 0.5 * len(names) + 1), layout="constrained")
     colors = ["#2a7f62" if ratio >= 1 else "#b5533c" for ratio in ratios]
     bars = axes.barh(names, [ratio - 1 for ratio in ratios], left=1, color=colors)
     axes.bar_label(bars, [f"{ratio:.2f}" for ratio in ratios], padding=3, fontsize=8)
     axes.set_xscale("log")
+    for ticks in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+        ticks(mpl.ticker.FormatStrFormatter("%.1f"))
     axes.axvline(1, color="black", linewidth=0.8)
     axes.tick_params(axis="y", labelsize=8)
     axes.margins(x=0.15)

@@ -55,6 +55,7 @@ def main() -> int:
         for system in here[number % len(here) :] + here[: number % len(here)]:
             _round(system, chosen_work, results, share)
     notes += [f"{system.name}: {system.promise}." for system in here]
+    notes.append("*: ends before the data is on its server, and is not compared.")
     table = _table(chosen_work, here, results)
     head = f"{machine.describe(load_before)} Profile: {profile}."
     text = "\n".join([head, "", table, "", *(f"- {note}" for note in notes)]) + "\n"
@@ -127,18 +128,32 @@ def _table(chosen: list[Workload], systems: list[System], results: Results) -> s
     lines = [f"| work | unit | {' | '.join(names)} | ahead by |", "|---" * (len(names) + 3) + "|"]
     for work in chosen:
         medians = {name: statistics.median(v) for name, v in results[work.name].items()}
-        cells = [f"{medians[name]:,.0f}" if name in medians else "-" for name in names]
-        lines.append(f"| {work.name} | {work.unit} | {' | '.join(cells)} | {_ahead(medians)} |")
+        cells = [
+            f"{medians[s.name]:,.0f}{'*' * is_early(s, work.name)}" if s.name in medians else "-"
+            for s in systems
+        ]
+        lines.append(
+            f"| {work.name} | {work.unit} | {' | '.join(cells)} | {_ahead(work, medians)} |"
+        )
     return "\n".join(lines)
 
 
-def _ahead(medians: dict[str, float]) -> str:
-    """Ours against the best peer."""
-    peers = {name: value for name, value in medians.items() if name not in NO_PEERS}
-    if Filesfs.name not in medians or not peers:
+def is_early(system: System, work: str) -> bool:
+    """Whether it answers before the data is on its server, which is no match."""
+    return bool(system.early) and system.early in work
+
+
+def best_peer(work: str, medians: dict[str, float]) -> str:
+    """The fastest peer that keeps the same promise; "" when there is none."""
+    peers = [s.name for s in SYSTEMS if s.name not in NO_PEERS and not is_early(s, work)]
+    return max((name for name in peers if name in medians), key=lambda n: medians[n], default="")
+
+
+def _ahead(work: Workload, medians: dict[str, float]) -> str:
+    best = best_peer(work.name, medians)
+    if Filesfs.name not in medians or not best:
         return "-"
-    best = max(peers, key=lambda name: peers[name])
-    return f"{medians[Filesfs.name] / peers[best]:.2f} ({best})"
+    return f"{medians[Filesfs.name] / medians[best]:.2f} ({best})"
 
 
 def _arguments() -> argparse.Namespace:
