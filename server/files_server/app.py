@@ -21,7 +21,6 @@ from files_server import services
 from files_server.errors import ApiError, error_body
 from files_server.names import Kind, parse_path
 from files_server.receiving import full_disk
-from files_server.registration.table import Registrations
 from files_server.routes import buckets, documentation, files, root, sessions
 from files_server.routes.registered import Context
 from files_server.settings import Settings
@@ -43,11 +42,9 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with services.opened(settings) as opened:
-            registrations = Registrations(settings.file_roots)
-            registrations.load(opened.catalog.reader)
             app.state.services = opened
             app.state.registered = Context(
-                registrations, opened.catalog, settings.base_url, settings.max_file_bytes
+                opened.registrations, opened.catalog, settings.base_url
             )
             yield
 

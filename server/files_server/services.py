@@ -23,6 +23,8 @@ from files_server.catalog.store import Catalog
 from files_server.changes import Changes
 from files_server.content import ContentAnswers
 from files_server.entries import Entries
+from files_server.registration.receiving import LocatedPlaces
+from files_server.registration.table import Registrations
 from files_server.settings import Settings
 from files_server.uploads import Uploads
 
@@ -36,6 +38,7 @@ class Services:
     catalog: Catalog
     blobs: LocalBlobs
     uploads: Uploads
+    registrations: Registrations
     changes: Changes
     content: ContentAnswers
     entries: Entries
@@ -63,9 +66,11 @@ async def _opened(settings: Settings, pool: ThreadPoolExecutor) -> AsyncIterator
     blobs.prepare()
     catalog = Catalog(settings.data_dir / "catalog.sqlite", blobs, changes.publish)
     blobs.sweep(catalog.named_blobs(), sessions.open_sessions(catalog.reader))
-    uploads = Uploads(settings, catalog, blobs, pool)
+    registrations = Registrations(settings.file_roots)
+    registrations.load(catalog.reader)
+    uploads = Uploads(settings, catalog, blobs, LocatedPlaces(registrations), pool)
     services = Services(
-        settings, catalog, blobs, uploads, changes,
+        settings, catalog, blobs, uploads, registrations, changes,
         ContentAnswers(catalog, blobs), Entries(settings.base_url), pool,
     )  # fmt: skip
     sweeping = asyncio.create_task(_sweep(services))

@@ -1,17 +1,17 @@
 """Receives content: upload sessions and one-request PUTs, until they are committed.
 
 It must not parse requests. Bytes count only once they are synced; a commit answers only once the
-catalog has it. One request at a time works on a session; a later one with an offset takes over.
+catalog has it, or for a registered location (`places.py`) once its folder has it. One request at a
+time works on a session; a later one with an offset takes over.
 """
 
 from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
 from typing import ParamSpec, TypeVar
 
 from files_server.blobs.checksums import checksums
@@ -21,27 +21,16 @@ from files_server.catalog.commits import Content, Outcome
 from files_server.catalog.database import Mutation, Transaction
 from files_server.catalog.sessions import COMPLETE, Session, Wish
 from files_server.catalog.store import Catalog
-from files_server.digests import Digests
-from files_server.errors import BUSY, OFFSET, ApiError
-from files_server.errors import COMPLETE as DONE
+from files_server.errors import BUSY, ApiError
+from files_server.parts import Part, check_part, check_size, with_total
+from files_server.places import Place, Places
 from files_server.receiving import Receiver, gather, settled
+from files_server.repeats import Repeats
 from files_server.settings import Settings
 
 _OPEN_FILES = 256  # of sessions; far below the usual limit of 1,024 descriptors
 P = ParamSpec("P")
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """One request's body. `length` None: chunked. `offset`, `total`: Upload-Offset and -Length."""
-
-    stream: AsyncIterator[bytes]
-    length: int | None
-    offset: int | None = None
-    total: int | None = None
-    digests: Digests = field(default_factory=Digests)
-    copy_base: int = 0
 
 
 class _Active:
@@ -57,23 +46,33 @@ class Uploads:
     """Owns the sessions' files and who works on which. Event loop only."""
 
     def __init__(
-        self, settings: Settings, catalog: Catalog, blobs: LocalBlobs, pool: ThreadPoolExecutor
+        self,
+        settings: Settings,
+        catalog: Catalog,
+        blobs: LocalBlobs,
+        places: Places,
+        pool: ThreadPoolExecutor,
     ) -> None:
         self._settings = settings
         self._catalog = catalog
         self._blobs = blobs
+        self._places = places
         self._pool = pool
         self._active: dict[str, _Active] = {}
         self._receiver = Receiver(pool, catalog.make_room)
+        self._repeats = Repeats(catalog, blobs, pool)
 
     async def create(self, wish: Wish, size: int | None, origin: str) -> Session:
         """Op 1. ApiError 409, 412, 413, 429."""
-        self._check_size(size or 0)
+        check_size(size or 0, self._settings.max_file_bytes)
+        place = self._places.of(wish.bucket)
+        if place:
+            await self._in_thread(place.check, wish)
         session = Session(secrets.token_urlsafe(24), wish, size, 0, sessions.OPEN, 0, None)
         limit = self._settings.max_sessions
 
         def insert(tx: Transaction) -> None:
-            if not wish.resource_id:
+            if place is None and not wish.resource_id:
                 commits.check_place(tx, wish.bucket, wish.key, wish.conditions)
             row = tx.one("SELECT count(*) FROM sessions WHERE state = 0")
             if row and row[0] >= limit:
@@ -127,17 +126,21 @@ class Uploads:
 
     async def put(self, wish: Wish, part: Part, origin: str) -> Outcome:
         """Content and commit in one request. ApiError 400, 409, 410, 412, 413."""
-        self._check_size(part.length or 0)
+        check_size(part.length or 0, self._settings.max_file_bytes)
         keep = self._settings.superseded_seconds
-        if part.length is not None and part.length <= self._settings.inline_limit:
+        place = self._places.of(wish.bucket)
+        if place is None and self._is_small(part.length):
+            assert part.length is not None
             data = await gather(part.stream, part.length)
             part.digests.check(data)
             content = Content(len(data), checksums(data), data=data)
             commit = wish.commit(content, keep)
             return await self._catalog.write(lambda tx: commits.commit(tx, commit), origin)
-        if not wish.resource_id:  # refused before it is read, like op 1; the commit checks again
-            place = (wish.bucket, wish.key, wish.conditions)
-            await self._catalog.write(lambda tx: commits.check_place(tx, *place), origin)
+        if place:  # refused before it is read, like op 1; the commit checks again
+            await self._in_thread(place.check, wish)
+        elif not wish.resource_id:
+            at = (wish.bucket, wish.key, wish.conditions)
+            await self._catalog.write(lambda tx: commits.check_place(tx, *at), origin)
         upload = secrets.token_urlsafe(24)
         file = await self._in_thread(self._blobs.open_upload, upload)
         try:
@@ -145,6 +148,8 @@ class Uploads:
             await self._receiver.receive(file, part.stream, limit, part.length)
             await self._in_thread(part.digests.check_content, file, 0)
             await self._in_thread(part.digests.check_whole, file)
+            if place:
+                return await self._land(place, file, wish, upload)
             content = await self._publish(file, upload)
             commit = wish.commit(content, keep)
             return await self._committed(
@@ -176,10 +181,14 @@ class Uploads:
         self, active: _Active, session: Session, part: Part, origin: str
     ) -> Outcome | None:
         try:
+            if session.state != COMPLETE and session.answer is not None:
+                session = await self._settled(session)
             if session.state == COMPLETE:
-                return await self._again(session, part)
-            session = self._with_total(session, part)
-            self._check_part(session, part)
+                await self._repeats.check(session, part)
+                return session.outcome
+            limit = self._settings.max_file_bytes
+            session = with_total(session, part, limit)
+            check_part(session, part, limit)
             return await self._take(active, session, part, origin)
         finally:
             active.task = None
@@ -188,84 +197,13 @@ class Uploads:
             elif len(self._active) > _OPEN_FILES:
                 self._close_oldest()
 
-    async def _again(self, session: Session, part: Part) -> Outcome:
-        """A part for a session that is complete: only its last one, or nothing, is an answer."""
-        length = part.length if part.length is not None else -1
-        last = (session.size or 0) - session.last_offset
-        same = length == last and part.offset in (None, session.last_offset)
-        empty = length == 0 and part.offset in (None, session.offset)
-        if not empty and not (same and await self._is_same(session, part)):
-            raise ApiError(
-                409,
-                f"The upload session is complete, at {session.offset} bytes.",
-                reason=DONE,
-                headers={"Upload-Offset": str(session.offset)},
-            )
-        return session.outcome
-
-    async def _is_same(self, session: Session, part: Part) -> bool:
-        """Whether the body is what is stored. Length alone decides where that version is gone."""
-        outcome, at = session.outcome, session.last_offset
-        try:
-            version = self._catalog.version_by_etag(outcome.node.etag, outcome.bucket, outcome.key)
-        except ApiError:
-            return True
-        data = self._catalog.data(version.id) if version.blob is None else None
-        same = True
-        async for chunk in part.stream:
-            if data is not None:
-                stored = data[at : at + len(chunk)]
-            else:
-                blob = version.blob or ""
-                stored = await self._in_thread(self._blobs.read, blob, at, len(chunk))
-            same = same and stored == chunk
-            at += len(chunk)
-        return same
-
-    def _with_total(self, session: Session, part: Part) -> Session:
-        if part.total is None or session.size == part.total:
-            return session
-        if session.size is not None:
-            raise ApiError(
-                400, f"Upload-Length {part.total} is not the session's size, {session.size}."
-            )
-        if part.total < session.offset:
-            raise ApiError(
-                400, f"Upload-Length {part.total} is less than the {session.offset} bytes sent."
-            )
-        self._check_size(part.total)
-        return replace(session, size=part.total)
-
-    def _check_part(self, session: Session, part: Part) -> None:
-        at = {"Upload-Offset": str(session.offset)}
-        if part.offset is not None and part.offset != session.offset:
-            raise ApiError(
-                409,
-                f"Upload-Offset {part.offset} is not where the upload is: {session.offset}.",
-                reason=OFFSET,
-                headers=at,
-            )
-        limit = self._settings.max_file_bytes if session.size is None else session.size
-        if (part.length or 0) <= limit - session.offset:
-            return
-        if part.length == session.size:
-            raise ApiError(
-                409,
-                f"{session.offset} of {session.size} bytes are here; send only the rest.",
-                reason=OFFSET,
-                headers=at,
-            )
-        raise ApiError(
-            413, f"{part.length} bytes are more than the {limit - session.offset} that are left.",
-            headers=at,
-        )  # fmt: skip
-
     async def _take(
         self, active: _Active, session: Session, part: Part, origin: str
     ) -> Outcome | None:
+        place = self._places.of(session.wish.bucket)
         whole = session.offset == 0 and part.length == session.size and not part.copy_base
-        small = (session.size or 0) <= self._settings.inline_limit
-        if whole and small and session.size is not None and part.offset is None:
+        direct = whole and part.offset is None and place is None
+        if direct and session.size is not None and self._is_small(session.size):
             data = await gather(part.stream, session.size)
             part.digests.check(data)
             content = Content(len(data), checksums(data), data=data)
@@ -276,15 +214,13 @@ class Uploads:
         if file.length != session.size:
             return None
         active.committing = True
-        content = await self._publish(file, session.id)
-        keep = self._settings.superseded_seconds
-        outcome = await self._committed(
-            file, session.id,
-            lambda tx: sessions.complete(tx, session, content, session.offset, keep), origin,
-        )  # fmt: skip
+        if place:
+            outcome = await self._land(place, file, session.wish, session.id, marked=True)
+            await self._remember(session, outcome)
+        else:
+            outcome = await self._commit(file, session, origin)
         self._forget(session.id)
-        if content.data is not None:
-            await self._in_thread(self._blobs.remove_upload, session.id)
+        await self._in_thread(self._blobs.remove_upload, session.id)
         return outcome
 
     async def _fill(self, file: UploadFile, session: Session, part: Part) -> None:
@@ -321,6 +257,10 @@ class Uploads:
 
     async def _copy_base(self, file: UploadFile, session: Session, length: int) -> None:
         wish = session.wish
+        place = self._places.of(wish.bucket)
+        if place:
+            await self._in_thread(place.append_base, file, wish, length)
+            return
         version = self._catalog.version_by_etag(wish.base, wish.bucket, wish.key)
         start = file.length
         if version.size < start + length:
@@ -336,6 +276,43 @@ class Uploads:
         active.file = file
         await self._in_thread(file.restore, session.offset)
         return file
+
+    async def _land(
+        self, place: Place, file: UploadFile, wish: Wish, upload: str, *, marked: bool = False
+    ) -> Outcome:
+        """Commit to a registered location. `marked`: the session has to find it after a crash."""
+        staged = await self._in_thread(place.stage, file, wish, upload)
+        try:
+            if marked:
+                await self._catalog.write(lambda tx: sessions.mark(tx, upload, staged.mark))
+            return await self._in_thread(staged.commit)
+        finally:
+            await self._in_thread(staged.drop)
+
+    async def _remember(self, session: Session, outcome: Outcome) -> None:
+        await self._catalog.write(
+            lambda tx: sessions.finish(tx, session.id, outcome, session.offset)
+        )
+
+    async def _settled(self, session: Session) -> Session:
+        """A session whose commit to a location may have been the last that the server did."""
+        place = self._places.of(session.wish.bucket)
+        if place is None:
+            return session
+        outcome = await self._in_thread(place.landed, session.wish, session.answer or "")
+        if outcome is None:
+            return session
+        await self._remember(session, outcome)
+        await self._in_thread(self._blobs.remove_upload, session.id)
+        return self.find(session.id)
+
+    async def _commit(self, file: UploadFile, session: Session, origin: str) -> Outcome:
+        content = await self._publish(file, session.id)
+        keep = self._settings.superseded_seconds
+        return await self._committed(
+            file, session.id,
+            lambda tx: sessions.complete(tx, session, content, session.offset, keep), origin,
+        )  # fmt: skip
 
     async def _publish(self, file: UploadFile, blob: str) -> Content:
         """The received bytes as content that a commit can name; durable from here on."""
@@ -369,10 +346,9 @@ class Uploads:
         for session_id in idle[: len(self._active) - _OPEN_FILES]:
             self._forget(session_id)
 
-    def _check_size(self, size: int) -> None:
-        limit = self._settings.max_file_bytes
-        if size > limit:
-            raise ApiError(413, f"{size} bytes are more than a file may have here: {limit}.")
+    def _is_small(self, length: int | None) -> bool:
+        """Whether content of this length is kept in the catalog."""
+        return length is not None and length <= self._settings.inline_limit
 
     def _forget(self, session_id: str) -> None:
         active = self._active.pop(session_id, None)

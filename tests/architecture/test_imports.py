@@ -31,21 +31,24 @@ RANKS = {
         "backend": 1,
     },
     "files_server": {
-        "cli": 8,
-        "__main__": 8,
-        "serve": 7,
-        "app": 6,
-        "edge": 6,
-        "routes": 5,
-        "services": 4,  # opens all of what follows
+        "cli": 9,
+        "__main__": 9,
+        "serve": 8,
+        "app": 7,
+        "edge": 7,
+        "routes": 6,
+        "services": 5,  # opens all of what follows
+        "uploads": 4,
+        "registration": 4,
+        "changes": 4,
+        "content": 4,
+        "repeats": 3,  # the part of uploads for what comes again
         "backup": 2,
         "fsck": 2,
-        "uploads": 3,
-        "registration": 3,
-        "changes": 3,
-        "content": 3,
         "entries": 2,  # bodies of what the catalog found
         "receiving": 2,  # the part of uploads that takes a body in
+        "parts": 2,
+        "places": 2,
         "catalog": 1,
         "blobs": 1,
     },

@@ -13,6 +13,7 @@ import pytest
 
 from files_server.errors import ApiError
 from files_server.registration import locations
+from files_server.registration.locations import Location
 from tests.server.running import running_server
 
 
@@ -191,7 +192,7 @@ def test_what_cannot_be_reached_is_503_never_404_or_empty(
 def test_a_change_in_between_two_reads_is_noticed(place: Path) -> None:
     path = place / "root" / "other" / "changing"
     path.write_text("one")
-    opened = locations.open_file(place / "root" / "other", "changing")
+    opened = locations.open_file(Location(place / "root" / "other"), "changing")
     assert opened.read(0, 3) == b"one"
     path.write_text("two!")
     with pytest.raises(ApiError) as changed:
@@ -221,7 +222,7 @@ def test_a_link_swapped_in_at_any_moment_does_not_lead_out(tmp_path: Path) -> No
     try:
         for _ in range(2000):
             try:
-                seen.add(locations.open_file(root, "d/f").read(0, 10))
+                seen.add(locations.open_file(Location(root), "d/f").read(0, 10))
             except ApiError as error:
                 seen.add(error.status)
     finally:

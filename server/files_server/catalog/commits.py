@@ -26,7 +26,10 @@ class Conditions:
 
     def check(self, node: Node | None, key: str) -> None:
         """Raises ApiError 412 where `node` (None: nothing there) does not meet them."""
-        etag = node.etag if node else None
+        self.check_etag(node.etag if node else None, key)
+
+    def check_etag(self, etag: str | None, key: str) -> None:
+        """The same of an ETag alone; None: nothing there."""
         if self.if_match and not matches(self.if_match, etag):
             raise ApiError(
                 412, f"{shown(key)} is at version {etag}, not at {self.if_match} (If-Match)."

@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 
 FORMAT_VERSION = 1  # of the data folder; a newer one is refused
-REVISION = "0001"  # of the tables; the newest file in migrations/versions
+REVISION = "0002"  # of the tables; the newest file in migrations/versions
 FILE, DIRECTORY, BUCKET = 0, 1, 2  # resources.kind
 
 metadata = MetaData()
@@ -108,6 +108,26 @@ sessions = Table(
     Column("touched_at", BigInteger, nullable=False),
 )
 
+# What can be undeleted: versions that lost their name, and what they were then. A row goes with its
+# version, when that expires.
+deleted = Table(
+    "deleted",
+    metadata,
+    Column("version_id", _Id, primary_key=True),
+    Column("bucket", _Text, nullable=False),
+    Column("key", _Text, nullable=False),
+    Column("deleted_at", BigInteger, nullable=False),  # Unix seconds
+    Column("replaced", SmallInteger, nullable=False),  # 1: another content took its place
+    Column("deleted_by", _Text, nullable=False),  # the token's name; "" without tokens
+    Column("mode", Integer),
+    Column("uid", BigInteger),
+    Column("gid", BigInteger),
+    Column("modified_ns", BigInteger, nullable=False),
+    Column("accessed_ns", BigInteger, nullable=False),
+    Column("xattrs", _Text),
+    Index("deleted_by_name", "bucket", "key", "deleted_at"),
+)
+
 changes = Table(
     "changes",
     metadata,
@@ -125,4 +145,5 @@ registrations = Table(
     Column("uri", _Text, nullable=False),
     Column("writable", SmallInteger, nullable=False),
     Column("created_at", BigInteger, nullable=False),
+    Column("mountpoint", _Text),  # of the file system that held it when it was registered
 )

@@ -42,7 +42,8 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """`size` None: not yet known. `last_offset`: where the part that completed it began."""
+    """`size` None: not yet known. `last_offset`: where the part that completed it began. `answer`:
+    of a complete one its outcome, of an open one a mark or None."""
 
     id: str
     wish: Wish
@@ -97,13 +98,24 @@ def complete(
     if now.state == COMPLETE:
         return now.outcome
     outcome = commits.commit(tx, session.wish.commit(content, keep_seconds))
+    finish(tx, session.id, outcome, last_offset)
+    return outcome
+
+
+def finish(tx: Transaction, session_id: str, outcome: Outcome, last_offset: int) -> None:
+    """Remember what a session's commit brought."""
     answer = json.dumps([outcome.bucket, outcome.key, outcome.number, outcome.node])
     tx.run(
         "UPDATE sessions SET state = ?, size = ?, offset = ?, last_offset = ?, answer = ?,"
         " touched_at = ? WHERE id = ?",
-        COMPLETE, content.size, content.size, last_offset, answer, tx.now, session.id,
+        COMPLETE, outcome.node.size, outcome.node.size, last_offset, answer, tx.now, session_id,
     )  # fmt: skip
-    return outcome
+
+
+def mark(tx: Transaction, session_id: str, text: str) -> None:
+    """Ahead of a commit that is not the catalog's: by what it is known, should nobody hear of it.
+    It stands in for the answer until there is one."""
+    tx.run("UPDATE sessions SET answer = ? WHERE id = ? AND state = ?", text, session_id, OPEN)
 
 
 def cancel(tx: Transaction, session_id: str) -> None:

@@ -5,17 +5,19 @@ It must not know HTTP. Everything here blocks; the routes call it from a thread.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO
+from typing import Any
 
 from files_server import auth
 from files_server.errors import ApiError, not_found, shown
-from files_server.registration import locations
+from files_server.registration import locations, writing
 from files_server.registration.locations import Found, OpenFile
 from files_server.registration.table import Registered
+from files_server.registration.writing import Check
+from filesfs.wire import AttributesPatch
 
-CHUNK = 1 << 20  # bytes that are read or written in one go
+CHUNK = 1 << 20  # bytes that are read in one go
+_THERE = "as it is in a registered location"
 
 
 class LocatedBucket:
@@ -24,7 +26,7 @@ class LocatedBucket:
     def __init__(self, bucket: str, registered: Registered, base_url: str) -> None:
         self._bucket = bucket
         self._registered = registered
-        self._root = registered.path
+        self._root = registered.location
         self._base = f"{base_url}/v1/files/{bucket}"
 
     def find(self, key: str) -> Found:
@@ -59,23 +61,28 @@ class LocatedBucket:
             if _key(found).startswith(prefix):
                 yield found
 
-    def write(self, key: str, source: BinaryIO) -> Found:
-        """Replace or create a file with all of `source`; durable when it returns. ApiError 403."""
-        self._check_writable(key)
-        with locations.writing(self._root, key) as descriptor:
-            while data := source.read(CHUNK):
-                _write_all(descriptor, data)
-        return locations.find(self._root, key)
+    def make_directory(
+        self, key: str, check: Check, attributes: AttributesPatch | None = None
+    ) -> Found:
+        """ApiError 403 where the location is read-only, 409."""
+        self.check_writable(key)
+        check_attributes(key, attributes)
+        return writing.make_directory(self._root, key, check, attributes)
 
-    def make_directory(self, key: str) -> Found:
-        self._check_writable(key)
-        return locations.make_directory(self._root, key)
-
-    def remove(self, key: str) -> None:
+    def remove(self, key: str, check: Check) -> None:
         """Remove data. ApiError 403 where the location is read-only, 404, 409."""
         self.find(key)
-        self._check_writable(key)
-        locations.remove(self._root, key)
+        self.check_writable(key)
+        writing.remove(self._root, key, check)
+
+    def set_attributes(self, key: str, change: AttributesPatch, check: Check) -> Found:
+        """Mode, owner, times. ApiError 403, 404, and 501 for what the location cannot keep."""
+        found = self.find(key)
+        self.check_writable(key)
+        check_attributes(key, change)
+        if change.mime_type is not None and change.mime_type != found.mime_type:
+            raise ApiError(501, f"The type of {shown(key)} follows from its name, {_THERE}.")
+        return writing.set_attributes(self._root, key, change, check)
 
     def entry(self, found: Found, *, full: bool) -> dict[str, Any]:
         """FileResponse, or with `full` FullFileResponse."""
@@ -98,7 +105,7 @@ class LocatedBucket:
                 "uid": found.uid,
                 "gid": found.gid,
                 "nlink": found.nlink,
-                "resource_id": f"{self._bucket}.{found.inode}",
+                "resource_id": resource_id(self._bucket, found),
                 "xattrs": {},
             }
         return entry
@@ -120,7 +127,8 @@ class LocatedBucket:
             if error.status != 404 or not prefix:
                 raise
 
-    def _check_writable(self, key: str) -> None:
+    def check_writable(self, key: str) -> None:
+        """ApiError 403 where the location is read-only, 400 for a key that it could not show."""
         name = key.removesuffix("/")
         if not self._registered.writable(name):
             raise ApiError(
@@ -132,11 +140,21 @@ class LocatedBucket:
             raise ApiError(400, f"The key {shown(key)} cannot be a path in a registered location.")
 
 
+def resource_id(bucket: str, found: Found) -> str:
+    """A file's identity: what the file system takes for one file."""
+    return f"{bucket}.{found.inode}"
+
+
 def _key(found: Found) -> str:
     return found.key + "/" if found.is_directory else found.key
 
 
-def _write_all(descriptor: int, data: bytes) -> None:
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(descriptor, rest) :]
+def check_attributes(key: str, change: AttributesPatch | None) -> None:
+    """ApiError 501 for what only the catalog keeps, 400 for a time that no file can have."""
+    if change is None:
+        return
+    if change.xattrs:
+        raise ApiError(501, f"{shown(key)} can have no extended attributes, {_THERE}.")
+    for name, value in (("modified_ns", change.modified_ns), ("accessed_ns", change.accessed_ns)):
+        if value is not None and not -(2**63) <= value < 2**63:
+            raise ApiError(400, f"{name} {value} does not fit into 64 bits.")

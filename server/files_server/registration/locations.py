@@ -1,9 +1,10 @@
 """Files of a registered `file://` location, reached so that no link leads out of it.
 
-It must not know of registrations, HTTP or the catalog. A path is walked from the location's root
-one component at a time, each opened relative to the last without following links. So a component
-that somebody swaps for a link in between ends the walk; nothing is checked first and used later.
-Links that stay within the location are resolved and then walked the same way.
+It must not know of registrations, HTTP or the catalog, nor change anything (`writing.py` does).
+A path is walked from the location's root one component at a time, each opened relative to the last
+without following links. So a component that somebody swaps for a link in between ends the walk;
+nothing is checked first and used later. Links that stay within the location are resolved and then
+walked the same way.
 
 All functions block: call them from a thread. They raise ApiError: 403 for a way out, 404 for what
 is not there, 503 when the location itself cannot be reached.
@@ -27,8 +28,21 @@ from files_server.names import SEGMENT_BYTES
 
 TEMPORARY = ".files-server-tmp-"  # what a write in progress is called; never shown
 _NAME = re.compile(r"[A-Za-z0-9_\-.]+\Z")
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a FIFO must not block us
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A registered folder. `path` is resolved: without links.
+
+    `mountpoint` is where the file system that holds it was mounted when it was registered, None if
+    nobody noted it. While another one shows there, the location is away: an empty mount point is
+    not an empty location. It is the place and not the device's number, which a restart may change.
+    """
+
+    path: Path
+    mountpoint: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +57,7 @@ class Found:
     uid: int
     gid: int
     nlink: int
+    device: int
     inode: int
     modified_ns: int
     changed_ns: int
@@ -71,10 +86,10 @@ def is_shown(name: str) -> bool:
     )
 
 
-def find(root: Path, key: str) -> Found:
+def find(location: Location, key: str) -> Found:
     """What `key` names; "" is the location itself."""
-    with _opened(root, key) as descriptor:
-        return _found(key, os.fstat(descriptor))
+    with opened(location, key) as descriptor:
+        return as_found(key, os.fstat(descriptor))
 
 
 class OpenFile:
@@ -96,107 +111,61 @@ class OpenFile:
         os.close(self._descriptor)
 
 
-def open_file(root: Path, key: str) -> OpenFile:
+def open_file(location: Location, key: str) -> OpenFile:
     """A regular file of the location."""
-    with _opened(root, key) as descriptor:
-        found = _found(key, os.fstat(descriptor))
+    with opened(location, key) as descriptor:
+        found = as_found(key, os.fstat(descriptor))
         if found.is_directory:
             raise ApiError(404, f"{shown(key)} is a directory of the location, not a file.")
         return OpenFile(os.dup(descriptor), found)
 
 
-def children(root: Path, key: str) -> list[Found]:
+def children(location: Location, key: str) -> list[Found]:
     """What is directly in a directory, by key bytes where a directory's name ends with a slash."""
-    with _opened(root, key) as descriptor:
+    with opened(location, key) as descriptor:
         if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
             raise ApiError(404, f"{shown(key)} is a file of the location, not a directory.")
         names = [name for name in os.listdir(descriptor) if is_shown(name)]
-        found = [_child(root, descriptor, key, name) for name in names]
+        found = [_child(location, descriptor, key, name) for name in names]
     return sorted((f for f in found if f), key=lambda f: f.key + "/" * f.is_directory)
 
 
-def walk(root: Path, key: str = "") -> Iterator[Found]:
+def walk(location: Location, key: str = "") -> Iterator[Found]:
     """Every file and directory below, in key order. Linked directories are not entered twice:
     they show, but what is in them shows under its own name only."""
-    for found in children(root, key):
+    for found in children(location, key):
         yield found
-        if found.is_directory and not os.path.islink(root / found.key):
+        if found.is_directory and not os.path.islink(location.path / found.key):
             with suppress(_Vanished):
-                yield from _below(root, found.key)
-
-
-def remove(root: Path, key: str) -> None:
-    """Remove a file, or an empty directory (`key` with a trailing slash)."""
-    name = key.rstrip("/")
-    with _parent(root, name) as (descriptor, last):
-        try:
-            if key.endswith("/"):
-                os.rmdir(last, dir_fd=descriptor)
-            else:
-                os.unlink(last, dir_fd=descriptor)
-        except OSError as error:
-            raise _refused(name, error) from None
-        os.fsync(descriptor)
-
-
-def make_directory(root: Path, key: str) -> Found:
-    """A directory, with those above it; that it exists is no error."""
-    name = key.rstrip("/")
-    with _made(root, name) as descriptor:
-        return _found(name, os.fstat(descriptor))
-
-
-@contextmanager
-def writing(root: Path, key: str) -> Iterator[int]:
-    """A descriptor to write a new version of `key` to; it replaces the old one when the block ends
-    well: synced, renamed, the directory synced. Otherwise nothing is left of it."""
-    directory, _, name = key.rpartition("/")
-    with _made(root, directory) as parent:
-        temporary = f"{TEMPORARY}{os.urandom(12).hex()}"
-        mode = _mode_of(parent, name)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        try:
-            descriptor = os.open(temporary, flags, mode, dir_fd=parent)
-        except OSError as error:
-            raise _refused(key, error) from None
-        try:
-            yield descriptor
-            os.fsync(descriptor)
-            os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
-            os.fsync(parent)
-        except OSError as error:
-            raise _refused(key, error) from None
-        finally:
-            os.close(descriptor)
-            with suppress(OSError):
-                os.unlink(temporary, dir_fd=parent)
+                yield from _below(location, found.key)
 
 
 class _Vanished(Exception):
     """A directory went while a walk was on its way to it."""
 
 
-def _below(root: Path, key: str) -> Iterator[Found]:
+def _below(location: Location, key: str) -> Iterator[Found]:
     try:
-        yield from walk(root, key)
+        yield from walk(location, key)
     except ApiError as error:
         if error.status != 404:
             raise
         raise _Vanished from None
 
 
-def _child(root: Path, parent: int, key: str, name: str) -> Found | None:
+def _child(location: Location, parent: int, key: str, name: str) -> Found | None:
     path = f"{key}/{name}" if key else name
     try:
         status = os.stat(name, dir_fd=parent, follow_symlinks=False)
         if stat.S_ISLNK(status.st_mode):
-            return find(root, path)
-        return _found(path, status)
+            return find(location, path)
+        return as_found(path, status)
     except (ApiError, OSError):
         return None  # a link that leads out or nowhere, a device, or gone since
 
 
-def _found(key: str, status: os.stat_result) -> Found:
+def as_found(key: str, status: os.stat_result) -> Found:
+    """What stat(2) says. ApiError 404 for anything but files and directories."""
     if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
         raise ApiError(404, f"{shown(key)} is neither a regular file nor a directory.")
     is_directory = stat.S_ISDIR(status.st_mode)
@@ -209,6 +178,7 @@ def _found(key: str, status: os.stat_result) -> Found:
         uid=status.st_uid,
         gid=status.st_gid,
         nlink=status.st_nlink,
+        device=status.st_dev,
         inode=status.st_ino,
         modified_ns=status.st_mtime_ns,
         changed_ns=status.st_ctime_ns,
@@ -217,22 +187,23 @@ def _found(key: str, status: os.stat_result) -> Found:
 
 
 @contextmanager
-def _opened(root: Path, key: str) -> Iterator[int]:
+def opened(location: Location, key: str) -> Iterator[int]:
+    """A descriptor of what `key` names; links within the location are followed."""
     try:
-        descriptor = _walk_to(root, key)
+        descriptor = _walk_to(location, key)
     except OSError as error:
         if error.errno not in (errno.ELOOP, errno.ENOTDIR):
-            raise _refused(key, error) from None
-        descriptor = _walk_resolved(root, key, error)
+            raise refused(key, error) from None
+        descriptor = _walk_resolved(location, key, error)
     try:
         yield descriptor
     finally:
         os.close(descriptor)
 
 
-def _walk_resolved(root: Path, key: str, first: OSError) -> int:
+def _walk_resolved(location: Location, key: str, first: OSError) -> int:
     try:
-        relative = os.path.relpath(os.path.realpath(root / key), root)
+        relative = os.path.relpath(os.path.realpath(location.path / key), location.path)
     except OSError:  # a link that was swapped while it was read
         raise _not_there(key) from None
     if relative == ".." or relative.startswith("../"):
@@ -240,22 +211,22 @@ def _walk_resolved(root: Path, key: str, first: OSError) -> int:
     if relative == key and first.errno == errno.ENOTDIR:  # a file where a directory should be
         raise _not_there(key)
     try:
-        return _walk_to(root, "" if relative == "." else relative)
+        return _walk_to(location, "" if relative == "." else relative)
     except OSError as error:
-        raise (_not_there(key) if error.errno == errno.ENOTDIR else _refused(key, error)) from None
+        raise (_not_there(key) if error.errno == errno.ENOTDIR else refused(key, error)) from None
 
 
 def _not_there(key: str) -> ApiError:
     return ApiError(404, f"{shown(key)} is not in the registered location.")
 
 
-def _walk_to(root: Path, key: str) -> int:
+def _walk_to(location: Location, key: str) -> int:
     """Open `key` without following any link. OSError for what is in the way."""
-    current = open_root(root)
+    current = open_root(location)
     segments = key.split("/") if key else []
     for number, segment in enumerate(segments):
         try:
-            flags = _FILE if number == len(segments) - 1 else _DIRECTORY
+            flags = _FILE if number == len(segments) - 1 else DIRECTORY
             following = os.open(segment, flags, dir_fd=current)
         finally:
             os.close(current)
@@ -263,55 +234,45 @@ def _walk_to(root: Path, key: str) -> int:
     return current
 
 
-def open_root(root: Path) -> int:
+def open_root(location: Location) -> int:
     """The location's own directory. ApiError 503 when it cannot be reached."""
-    current = os.open("/", _DIRECTORY)
-    for segment in root.parts[1:]:
+    try:
+        descriptor, mountpoint = _descend(location.path)
+    except OSError as error:
+        raise ApiError(
+            503, f"The registered location {location.path} cannot be reached: {error.strerror}."
+        ) from None
+    if location.mountpoint in (None, mountpoint):
+        return descriptor
+    os.close(descriptor)
+    raise ApiError(
+        503,
+        f"The registered location {location.path} cannot be reached: what was mounted on"
+        f" {location.mountpoint} when it was registered is not there. Mount it, or if the folder"
+        " lies elsewhere for good, DELETE the bucket (no data goes) and register it again.",
+    )
+
+
+def mountpoint_of(path: Path) -> Path:
+    """Where the file system is mounted that holds the folder. Raises OSError."""
+    descriptor, mountpoint = _descend(path)
+    os.close(descriptor)
+    return mountpoint
+
+
+def _descend(path: Path) -> tuple[int, Path]:
+    """The folder, opened through no link, and the mount point above it, or it itself."""
+    current, mountpoint = os.open("/", DIRECTORY), Path("/")
+    device = os.fstat(current).st_dev
+    for depth, segment in enumerate(path.parts[1:], 2):
         try:
-            following = os.open(segment, _DIRECTORY, dir_fd=current)
-        except OSError as error:
-            raise ApiError(
-                503, f"The registered location {root} cannot be reached: {error.strerror}."
-            ) from None
+            following = os.open(segment, DIRECTORY, dir_fd=current)
         finally:
             os.close(current)
         current = following
-    return current
-
-
-@contextmanager
-def _parent(root: Path, key: str) -> Iterator[tuple[int, str]]:
-    directory, _, name = key.rpartition("/")
-    with _opened(root, directory) as descriptor:
-        yield descriptor, name
-
-
-@contextmanager
-def _made(root: Path, key: str) -> Iterator[int]:
-    """The directory `key`, made where it is missing. Through no links at all: this is writing."""
-    current = open_root(root)
-    for segment in key.split("/") if key else []:
-        try:
-            with suppress(FileExistsError):
-                os.mkdir(segment, 0o777, dir_fd=current)
-                os.fsync(current)
-            following = os.open(segment, _DIRECTORY, dir_fd=current)
-        except OSError as error:
-            raise _refused(key, error) from None
-        finally:
-            os.close(current)
-        current = following
-    try:
-        yield current
-    finally:
-        os.close(current)
-
-
-def _mode_of(parent: int, name: str) -> int:
-    try:
-        return stat.S_IMODE(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
-    except OSError:
-        return 0o666
+        if (found := os.fstat(current).st_dev) != device:
+            device, mountpoint = found, Path(*path.parts[:depth])
+    return current, mountpoint
 
 
 _STATUS = {
@@ -332,7 +293,8 @@ _CONFLICTS = {
 }
 
 
-def _refused(key: str, error: OSError) -> ApiError:
+def refused(key: str, error: OSError) -> ApiError:
+    """What the kernel refused, as an answer."""
     number = error.errno or 0
     reason = _CONFLICTS.get(number, "")
     status = 409 if reason else _STATUS.get(number, 503)

@@ -11,7 +11,7 @@ import os
 import re
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, TypeVar
 from urllib.parse import unquote_to_bytes, urlsplit
@@ -20,6 +20,7 @@ from files_server.catalog.database import Transaction
 from files_server.errors import ALIAS, ApiError, not_found, shown
 from files_server.names import check_bucket
 from files_server.registration import locations
+from files_server.registration.locations import Location
 
 AVAILABLE, UNAVAILABLE = "available", "unavailable"
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(.*)\Z", re.DOTALL)
@@ -34,18 +35,18 @@ class Writer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """One row. `key` "": the bucket shows the whole location. `path` is resolved: without links."""
+    """One row. `key` "": the bucket shows the whole location."""
 
     bucket: str
     key: str
-    path: Path
+    location: Location
     writable: bool
     created_at: int  # Unix seconds
 
     def status(self) -> str:
         """Whether it can be reached now. Blocks."""
         try:
-            locations.find(self.path, self.key)
+            locations.find(self.location, self.key)
         except ApiError:
             return UNAVAILABLE
         return AVAILABLE
@@ -55,7 +56,7 @@ class Registration:
 class Registered:
     """All that is registered under one alias: the whole location, or files of it, or both."""
 
-    path: Path
+    location: Location
     whole: Registration | None = None
     files: dict[str, Registration] = field(default_factory=dict)
 
@@ -104,13 +105,13 @@ class Registrations:
         return sorted(self._table)
 
     async def register(
-        self, writer: Writer, path: Path, alias: str, key: str, writable: bool | None
+        self, writer: Writer, location: Location, alias: str, key: str, writable: bool | None
     ) -> Registration:
         """Record a location, or (with `key`) one file of it; what is there stays as it is.
 
         `writable` None: read-only, or as before. Raises ApiError 409 for an alias that is taken.
         """
-        row = await writer.write(lambda tx: _register(tx, path, alias, key, writable))
+        row = await writer.write(lambda tx: _register(tx, location, alias, key, writable))
         self._remember(row)
         return row
 
@@ -126,7 +127,7 @@ class Registrations:
     def known(self, path: Path, key: str) -> Registration | None:
         """The registration of this location (and file) that is there already."""
         rows = (row for registered in self._table.values() for row in registered)
-        return next((row for row in rows if row.path == path and row.key == key), None)
+        return next((row for row in rows if row.location.path == path and row.key == key), None)
 
     def resolve(self, uri: str) -> Path:
         """The folder that a URI names. ApiError 400, 403 or 501; it need not exist. Blocks."""
@@ -139,7 +140,7 @@ class Registrations:
         return path
 
     def _remember(self, row: Registration) -> None:
-        registered = self._table.setdefault(row.bucket, Registered(row.path))
+        registered = self._table.setdefault(row.bucket, Registered(row.location))
         if row.key:
             registered.files[row.key] = row
         else:
@@ -173,32 +174,43 @@ def alias_of(uri: str, name: str | None) -> str:
     return re.sub(r"[^A-Za-z0-9_-]", "_", last)[:255] or "root"
 
 
-_COLUMNS = "bucket, key, uri, writable, created_at"
+_COLUMNS = "bucket, key, uri, writable, created_at, mountpoint"
 
 
-def _row(row: tuple[str, str, str, int, int]) -> Registration:
-    bucket, key, uri, writable, created_at = row
-    return Registration(bucket, key, Path(path_of(uri)), bool(writable), created_at)
+def _row(row: tuple[str, str, str, int, int, str | None]) -> Registration:
+    bucket, key, uri, writable, created_at, mountpoint = row
+    location = Location(Path(path_of(uri)), None if mountpoint is None else Path(mountpoint))
+    return Registration(bucket, key, location, bool(writable), created_at)
 
 
 def _register(
-    tx: Transaction, path: Path, alias: str, key: str, writable: bool | None
+    tx: Transaction, location: Location, alias: str, key: str, writable: bool | None
 ) -> Registration:
-    uri = path.as_uri()
+    """What is there keeps its mount point: asking again while the disk is away must not make the
+    empty folder below it the location."""
+    uri = location.path.as_uri()
     _check_alias(tx, alias, uri)
     found = tx.one(f"SELECT {_COLUMNS} FROM registrations WHERE bucket = ? AND key = ?", alias, key)
     if found is None:
-        row = (alias, key, uri, int(bool(writable)), tx.now)
-        tx.run("INSERT INTO registrations VALUES (?, ?, ?, ?, ?)", *row)
+        row = (alias, key, uri, int(bool(writable)), tx.now, _mountpoint(tx, location, alias))
+        tx.run(f"INSERT INTO registrations ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)", *row)
         return _row(row)
-    before = _row((found[0], found[1], found[2], found[3], found[4]))
+    before = _row((found[0], found[1], found[2], found[3], found[4], found[5]))
     if writable is None or writable == before.writable:
         return before
     tx.run(
         "UPDATE registrations SET writable = ? WHERE bucket = ? AND key = ?",
         int(writable), alias, key,
     )  # fmt: skip
-    return Registration(alias, key, path, writable, before.created_at)
+    return replace(before, writable=writable)
+
+
+def _mountpoint(tx: Transaction, location: Location, alias: str) -> str | None:
+    """Of one alias all rows say the same."""
+    known = tx.one("SELECT mountpoint FROM registrations WHERE bucket = ? LIMIT 1", alias)
+    if known:
+        return None if known[0] is None else str(known[0])
+    return None if location.mountpoint is None else str(location.mountpoint)
 
 
 def _check_alias(tx: Transaction, alias: str, uri: str) -> None:

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
-from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -18,12 +17,10 @@ from files_server.catalog.commits import Conditions, Outcome
 from files_server.digests import Digests
 from files_server.errors import ApiError, shown
 from files_server.names import Target
+from files_server.parts import Part
 from files_server.routes import registered
 from files_server.services import Services
-from files_server.uploads import Part
-from filesfs.wire import AttributesPatch
 
-M = TypeVar("M", bound=BaseModel)
 _ORIGIN = re.compile(r"[A-Za-z0-9_-]{0,64}\Z")
 
 
@@ -45,7 +42,7 @@ async def registered_answer(request: Request, target: Target) -> Response | None
 
 
 def refuse_registered(request: Request, bucket: str) -> None:
-    """ApiError 501 for an operation that registered locations do not have."""
+    """ApiError 501 for a destination in a registered location."""
     found = request.app.state.registered.registrations.get(bucket)
     if found and found.read_only:
         raise ApiError(403, f"The bucket {shown(bucket)} is registered read-only.")
@@ -129,31 +126,6 @@ def part_of(request: Request) -> Part:
         request.stream(), length, number(request, "Upload-Offset"),
         number(request, "Upload-Length"), found, number(request, "Files-Copy-Base") or 0,
     )  # fmt: skip
-
-
-async def body_of(request: Request, model: type[M]) -> M:
-    """The JSON body, whatever its Content-Type. ApiError 400."""
-    return parsed(await request.body(), model, "The body")
-
-
-def parsed(text: bytes | str, model: type[M], what: str) -> M:
-    """JSON as a model. ApiError 400 that names the field."""
-    try:
-        return model.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        given = "" if first["type"] == "missing" else f" {shown(str(first['input']))}"
-        named = f"{where}{given}" if where else "JSON"
-        raise ApiError(400, f"{what} is not valid: {named}: {first['msg']}.") from None
-
-
-def attributes_of(request: Request) -> AttributesPatch | None:
-    """Files-Attributes. ApiError 400."""
-    text = request.headers.get("files-attributes")
-    if not text:
-        return None
-    return parsed(text.encode("latin-1"), AttributesPatch, "Files-Attributes")
 
 
 def answer(request: Request, body: Any, *, etag: str = "", number: int = 0) -> Response:

@@ -20,7 +20,7 @@ from files_server.catalog.nodes import Node
 from files_server.entries import Body
 from files_server.errors import ApiError, not_found, shown
 from files_server.names import check_bucket
-from files_server.routes import asking
+from files_server.routes import asking, bodies
 from files_server.routes.describing import described
 from files_server.services import Services
 from filesfs.wire import (
@@ -90,7 +90,7 @@ async def patch(request: Request) -> Response:
     if located := await asking.registered_answer(request, target):
         return located
     bucket = check_bucket(target.bucket)
-    change = await asking.body_of(request, AttributesPatch)
+    change = await bodies.body_of(request, AttributesPatch)
 
     def apply(tx: Transaction) -> tuple[Node, int]:
         node = moves.must_find(tx, (bucket, ""))

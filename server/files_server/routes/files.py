@@ -21,7 +21,7 @@ from files_server.catalog.sessions import Wish
 from files_server.catalog.store import Version
 from files_server.errors import ApiError, not_found, shown
 from files_server.names import Target, check_bucket, check_key, parse_destination
-from files_server.routes import asking
+from files_server.routes import asking, bodies
 from files_server.routes.describing import described
 from filesfs.wire import (
     DIRECTORY,
@@ -68,7 +68,7 @@ async def put(request: Request) -> Response:
     mime_type = _mime_type(request)
     wish = Wish(
         target.bucket, target.key, mime_type, asking.conditions_of(request),
-        asking.attributes_of(request), request.headers.get("files-resource", ""),
+        bodies.attributes_of(request), request.headers.get("files-resource", ""),
     )  # fmt: skip
     part = asking.part_of(request)
     uploads = asking.services_of(request).uploads
@@ -101,7 +101,7 @@ async def patch(request: Request) -> Response:
     if located := await asking.registered_answer(request, target):
         return located
     _check(target)
-    change = await asking.body_of(request, AttributesPatch)
+    change = await bodies.body_of(request, AttributesPatch)
     conditions = asking.conditions_of(request)
 
     def apply(tx: Transaction) -> Outcome:
@@ -210,7 +210,7 @@ async def _make_directory(request: Request, target: Target) -> Response:
     async for chunk in request.stream():
         if chunk:
             raise ApiError(400, f"The directory {shown(target.key)} takes no content.")
-    conditions, change = asking.conditions_of(request), asking.attributes_of(request)
+    conditions, change = asking.conditions_of(request), bodies.attributes_of(request)
     outcome = await asking.services_of(request).catalog.write(
         lambda tx: commits.make_directory(tx, target.bucket, target.key, conditions, change),
         asking.origin_of(request),

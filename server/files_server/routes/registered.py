@@ -7,36 +7,34 @@ from __future__ import annotations
 
 import asyncio
 import json
-import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from email.utils import formatdate
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from files_server import digests
 from files_server.access import require
 from files_server.auth import Right
-from files_server.digests import Digests
+from files_server.catalog.commits import Conditions
 from files_server.errors import ApiError, not_found, shown
 from files_server.names import Kind, Target, check_bucket, check_key
 from files_server.ranges import matches, parse_range
 from files_server.registration import locations
 from files_server.registration.located import CHUNK, LocatedBucket
-from files_server.registration.locations import Found, OpenFile
+from files_server.registration.locations import Found, Location, OpenFile
+from files_server.registration.receiving import check_of
 from files_server.registration.table import (
     Registered,
     Registrations,
     Writer,
     alias_of,
 )
-
-_DIGESTS = ("Content-Digest", "Repr-Digest")
-_SPOOL = 8 << 20  # bytes of an upload in memory, more of them in a file
+from files_server.routes.bodies import attributes_of, body_of
+from filesfs.wire import AttributesPatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +44,6 @@ class Context:
     registrations: Registrations
     writer: Writer
     base_url: str
-    max_file_bytes: int
 
 
 async def answer(request: Request, target: Target, context: Context) -> Response | None:
@@ -65,6 +62,8 @@ async def answer(request: Request, target: Target, context: Context) -> Response
         _check_choices(request)
         return await _bucket(request, target, registered, context)
     check_key(target.key, directory=True)
+    if request.method == "PUT" and not target.key.endswith("/"):
+        return None  # content goes one way, wherever it ends
     _check_choices(request)
     return await _key(request, target, registered, context)
 
@@ -88,19 +87,20 @@ async def _register(request: Request, target: Target, context: Context) -> Respo
     else:
         registered = registrations.get(target.bucket)
         assert registered is not None, "answer() passes on only what it found"
-        path = registered.path
+        path = registered.location.path
     query = request.query_params
     name = query.get("name")
     row = registrations.known(path, key)
     alias = target.bucket if not target.is_uri else alias_of(target.bucket, name)
     if row is None or (name is not None and row.bucket != alias) or "mode" in query:
+        location = Location(path)
         if row is None:
-            await asyncio.to_thread(_check_there, target, path, key)
+            location = await asyncio.to_thread(_located, target, path, key)
         if row is not None and name is None:
             alias = row.bucket
         require(Right.REGISTER, alias)
         row = await registrations.register(
-            context.writer, path, alias, key, _mode(query.get("mode"))
+            context.writer, location, alias, key, _mode(query.get("mode"))
         )
     require(Right.REGISTER, row.bucket)
     body: dict[str, Any] = {"bucket": target.bucket}
@@ -110,9 +110,10 @@ async def _register(request: Request, target: Target, context: Context) -> Respo
     return _json({**body, "created_at": row.created_at, "status": status})
 
 
-def _check_there(target: Target, path: Path, key: str) -> None:
+def _located(target: Target, path: Path, key: str) -> Location:
+    """The location to register, which is there now. ApiError 400, 404."""
     try:
-        found = locations.find(path, key)
+        found = locations.find(Location(path), key)
     except ApiError as error:
         if error.status != 503:
             raise
@@ -121,6 +122,7 @@ def _check_there(target: Target, path: Path, key: str) -> None:
         raise ApiError(404, f"There is nothing to register at {shown(target.bucket)}.") from None
     if key and found.is_directory:
         raise ApiError(400, f"{shown(key)} is a directory, not a file.")
+    return Location(path, locations.mountpoint_of(path))
 
 
 def _mode(given: str | None) -> bool | None:
@@ -202,67 +204,34 @@ async def _key(
             if found.is_directory and not full:
                 raise not_found(target.bucket, key)
             return _json(located.entry(found, full=full), {"ETag": found.etag})
-        case "PUT":
-            found = await _put(request, located, key, context)
+        case "PUT" | "PATCH":
+            found = await _change(request, located, key)
             return _json(located.entry(found, full=full), {"ETag": found.etag})
         case "DELETE":
             if key in registered.files:
                 await context.registrations.forget(context.writer, target.bucket, key)
             else:
-                await asyncio.to_thread(located.remove, key)
+                check = check_of(_conditions(request), key)
+                await asyncio.to_thread(located.remove, key, check)
             return _json(None)
     raise _unsupported(request.method)
 
 
-async def _put(request: Request, located: LocatedBucket, key: str, context: Context) -> Found:
-    """The whole body is taken in before the location sees any of it: all or nothing."""
-    if key.endswith("/"):
-        return await asyncio.to_thread(located.make_directory, key)
-    await asyncio.to_thread(_check_conditions, request, located, key)
-    sums = Digests(*(digests.parse(request.headers.get(name, ""), name) for name in _DIGESTS))
-    with tempfile.SpooledTemporaryFile(_SPOOL) as spool:
-        size = 0
-        try:
-            async for data in request.stream():
-                size += len(data)
-                if size > context.max_file_bytes:
-                    raise ApiError(413, f"At most {context.max_file_bytes} bytes are allowed.")
-                await asyncio.to_thread(spool.write, data)
-        except ClientDisconnect:
-            raise ApiError(400, "The body ended before it was complete.") from None
-        await asyncio.to_thread(sums.check_content, _Spooled(spool), 0)
-        await asyncio.to_thread(sums.check_whole, _Spooled(spool))
-        spool.seek(0)
-        await asyncio.to_thread(_check_conditions, request, located, key)
-        return await asyncio.to_thread(located.write, key, spool)  # type: ignore[arg-type]
+async def _change(request: Request, located: LocatedBucket, key: str) -> Found:
+    """PATCH, or PUT of a directory."""
+    check = check_of(_conditions(request), key)
+    if request.method == "PATCH":
+        patch = await body_of(request, AttributesPatch)
+        return await asyncio.to_thread(located.set_attributes, key, patch, check)
+    async for chunk in request.stream():
+        if chunk:
+            raise ApiError(400, f"The directory {shown(key)} takes no content.")
+    attributes = attributes_of(request)
+    return await asyncio.to_thread(located.make_directory, key, check, attributes)
 
 
-class _Spooled:
-    """The body that was taken in, as a source of digests."""
-
-    def __init__(self, spool: tempfile.SpooledTemporaryFile[bytes]) -> None:
-        self._spool = spool
-
-    def feed(self, sink: Callable[[bytes], object], start: int = 0) -> None:
-        self._spool.seek(start)
-        while data := self._spool.read(CHUNK):
-            sink(data)
-
-
-def _check_conditions(request: Request, located: LocatedBucket, key: str) -> None:
-    none, match = request.headers.get("if-none-match"), request.headers.get("if-match")
-    if none is None and match is None:
-        return
-    try:
-        etag: str | None = located.find(key).etag
-    except ApiError as error:
-        if error.status != 404:
-            raise
-        etag = None
-    if (none is not None and matches(none, etag)) or (
-        match is not None and not matches(match, etag)
-    ):
-        raise ApiError(412, f"{shown(key)} is now the version {etag or 'that is not there'}.")
+def _conditions(request: Request) -> Conditions:
+    return Conditions(request.headers.get("if-match", ""), request.headers.get("if-none-match", ""))
 
 
 async def _content(request: Request, located: LocatedBucket, key: str) -> Response:

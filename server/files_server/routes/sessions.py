@@ -12,7 +12,7 @@ from files_server.auth import Right
 from files_server.catalog.sessions import COMPLETE, Session, Wish
 from files_server.errors import ApiError
 from files_server.names import check_bucket, check_key
-from files_server.routes import asking
+from files_server.routes import asking, bodies
 from files_server.routes.describing import described
 from filesfs.wire import FileUploadResponse, UploadRequest
 
@@ -21,11 +21,10 @@ router = APIRouter()
 
 async def create(request: Request) -> Response:
     """Op 1; called from the route of /v1/files."""
-    wanted = await asking.body_of(request, UploadRequest)
+    wanted = await bodies.body_of(request, UploadRequest)
     check_bucket(wanted.bucket)
     check_key(wanted.key)
     require(Right.WRITE, wanted.bucket)
-    asking.refuse_registered(request, wanted.bucket)
     wish = Wish(
         wanted.bucket, wanted.key, wanted.mime_type, asking.conditions_of(request),
         wanted.attributes, wanted.resource_id or "", request.headers.get("files-base", ""),

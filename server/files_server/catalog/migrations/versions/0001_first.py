@@ -1,4 +1,5 @@
-"""The first schema. As it was then: later changes of schema.py come as steps of their own."""
+"""The first step: the tables as schema.py has them. An older catalog gets what came later by a step
+of its own, which finds it made already in a catalog that begins here."""
 
 from __future__ import annotations
 

@@ -1,0 +1,132 @@
+"""Uploads into registered locations: what `places.py` asks for, done with `writing.py`.
+
+It must not know HTTP. Content is received in the data folder, where a half-received file is in
+nobody's way, and comes to the location when it is complete.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from files_server.blobs.local import UploadFile
+from files_server.catalog.commits import Conditions, Outcome
+from files_server.catalog.nodes import Node
+from files_server.catalog.schema import FILE
+from files_server.catalog.sessions import Wish
+from files_server.errors import ApiError, shown
+from files_server.registration import locations
+from files_server.registration.located import CHUNK, LocatedBucket, check_attributes, resource_id
+from files_server.registration.locations import Found, Location
+from files_server.registration.table import Registered, Registrations
+from files_server.registration.writing import Check, StagedFile
+from filesfs.wire import SPECIAL_TYPES
+
+
+class LocatedPlaces:
+    """The registered buckets as places of uploads."""
+
+    def __init__(self, registrations: Registrations) -> None:
+        self._registrations = registrations
+
+    def of(self, bucket: str) -> LocatedPlace | None:
+        registered = self._registrations.get(bucket)
+        return LocatedPlace(bucket, registered) if registered else None
+
+
+class LocatedPlace:
+    """One registered bucket, for one request."""
+
+    def __init__(self, bucket: str, registered: Registered) -> None:
+        self._bucket = bucket
+        self._registered = registered
+
+    @property
+    def _location(self) -> Location:
+        return self._registered.location
+
+    def check(self, wish: Wish) -> None:
+        LocatedBucket(self._bucket, self._registered, "").check_writable(wish.key)
+        if wish.mime_type in SPECIAL_TYPES:
+            raise ApiError(
+                501,
+                f"{shown(wish.key)} would be a {wish.mime_type}: a registered location takes"
+                " regular files and directories.",
+            )
+        check_attributes(wish.key, wish.attributes)
+        check_of(wish.conditions, wish.key, wish.resource_id)(self._there(wish.key))
+
+    def stage(self, file: UploadFile, wish: Wish, name: str) -> Landing:
+        self.check(wish)
+        staged = StagedFile(self._location, wish.key, file, name, wish.attributes)
+        return Landing(self._bucket, wish, staged)
+
+    def landed(self, wish: Wish, mark: str) -> Outcome | None:
+        found = self._there(wish.key)
+        if found is None or json.loads(mark) != [found.device, found.inode]:
+            return None
+        return Outcome(self._bucket, wish.key, as_node(self._bucket, found), 0)
+
+    def append_base(self, file: UploadFile, wish: Wish, length: int) -> None:
+        opened = locations.open_file(self._location, wish.key)
+        if opened.found.etag != wish.base:
+            raise ApiError(410, f"The version {shown(wish.base)} is no more.")
+        end = file.length + length
+        if opened.found.size < end:
+            raise ApiError(400, f"The base version has only {opened.found.size} bytes.")
+        while file.length < end:
+            file.append([opened.read(file.length, min(CHUNK, end - file.length))])
+
+    def _there(self, key: str) -> Found | None:
+        try:
+            return locations.find(self._location, key)
+        except ApiError as error:
+            if error.status != 404:
+                raise
+            return None
+
+
+@dataclass(slots=True)
+class Landing:
+    """`places.Staged`: the file beside its name, and what the commit waits for."""
+
+    bucket: str
+    wish: Wish
+    staged: StagedFile
+
+    @property
+    def mark(self) -> str:
+        return json.dumps(self.staged.identity)
+
+    def commit(self) -> Outcome:
+        conditions, key = self.wish.conditions, self.wish.key
+        check = check_of(conditions, key, self.wish.resource_id)
+        found = self.staged.commit(check, only_new=conditions.if_none_match == "*")
+        return Outcome(self.bucket, key, as_node(self.bucket, found), 0)
+
+    def drop(self) -> None:
+        self.staged.drop()
+
+
+def check_of(conditions: Conditions, key: str, resource: str = "") -> Check:
+    """If-Match and If-None-Match as a check of what is there. A name that goes while its file is
+    uploaded stays gone (410); another file by that name is replaced: the last commit wins."""
+
+    def check(found: Found | None) -> None:
+        conditions.check_etag(found.etag if found else None, key)
+        if resource and found is None:
+            raise ApiError(410, f"The resource {shown(resource)} has no name left.")
+
+    return check
+
+
+def as_node(bucket: str, found: Found) -> Node:
+    """What the catalog would say of it: bodies are made from that."""
+    return Node(
+        id=0, parent_id=0, sort_name="", explicit=1, resource=0,
+        rid=resource_id(bucket, found), kind=FILE, etag=found.etag, size=found.size,
+        mime_type=found.mime_type, mode=found.mode, uid=found.uid, gid=found.gid,
+        modified_ns=found.modified_ns, changed_ns=found.changed_ns,
+        accessed_ns=found.accessed_ns, created_at=found.modified_ns // 1_000_000_000,
+        xattrs=None, nlink=found.nlink, version_id=None,
+    )  # fmt: skip

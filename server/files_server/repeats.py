@@ -1,0 +1,57 @@
+"""A part that comes again although its session is complete: its last one, or nothing, is answered.
+
+It must not change anything.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+from files_server.blobs.local import LocalBlobs
+from files_server.catalog.sessions import Session
+from files_server.catalog.store import Catalog
+from files_server.errors import COMPLETE, ApiError
+from files_server.parts import Part
+from files_server.receiving import settled
+
+
+class Repeats:
+    """Compares bodies with what is stored."""
+
+    def __init__(self, catalog: Catalog, blobs: LocalBlobs, pool: ThreadPoolExecutor) -> None:
+        self._catalog = catalog
+        self._blobs = blobs
+        self._pool = pool
+
+    async def check(self, session: Session, part: Part) -> None:
+        """ApiError 409 for anything but the last part of this complete session, or an empty one."""
+        length = part.length if part.length is not None else -1
+        last = (session.size or 0) - session.last_offset
+        same = length == last and part.offset in (None, session.last_offset)
+        empty = length == 0 and part.offset in (None, session.offset)
+        if not empty and not (same and await self._is_same(session, part)):
+            raise ApiError(
+                409,
+                f"The upload session is complete, at {session.offset} bytes.",
+                reason=COMPLETE,
+                headers={"Upload-Offset": str(session.offset)},
+            )
+
+    async def _is_same(self, session: Session, part: Part) -> bool:
+        """Whether the body is what is stored. Length alone decides where that version is gone."""
+        outcome, at = session.outcome, session.last_offset
+        try:
+            version = self._catalog.version_by_etag(outcome.node.etag, outcome.bucket, outcome.key)
+        except ApiError:
+            return True
+        data = self._catalog.data(version.id) if version.blob is None else None
+        same = True
+        async for chunk in part.stream:
+            if data is not None:
+                stored = data[at : at + len(chunk)]
+            else:
+                blob = version.blob or ""
+                stored = await settled(self._pool, self._blobs.read, blob, at, len(chunk))
+            same = same and stored == chunk
+            at += len(chunk)
+        return same
