@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 
 from crc32c import crc32c
 
 BLOCK = 1 << 20
+_POLYNOMIAL = 0x82F63B78  # Castagnoli's, lowest power in the highest bit
+_ONE = 1 << 31  # x^0 in that order
 
 
 class BlockSums:
@@ -41,9 +44,51 @@ class BlockSums:
         """4 bytes, big-endian, for each block; the last one may be short."""
         return self._done + (struct.pack(">I", self._current) if self._filled else b"")
 
+    def since(self, start: int) -> int | None:
+        """The crc32c of all bytes from `start` on; None where no block begins there."""
+        number, inside = divmod(start, BLOCK)
+        if inside or 4 * number > len(self._done):
+            return None
+        total = 0
+        for (block,) in struct.iter_unpack(">I", self._done[4 * number :]):
+            total = followed(total, block, BLOCK)
+        return followed(total, self._current, self._filled)
+
 
 def checksums(data: bytes) -> bytes:
     """The block sums of bytes that are there already."""
     sums = BlockSums()
     sums.update(data)
     return sums.value()
+
+
+def followed(first: int, second: int, length: int) -> int:
+    """The crc32c of bytes with `first` before `length` bytes with `second`.
+
+    A crc is the rest of a division of polynomials over two elements: bytes that come before are
+    multiplied by x to the number of bits that follow them.
+    """
+    return _product(_power(8 * length), first) ^ second
+
+
+@lru_cache(maxsize=64)
+def _power(exponent: int) -> int:
+    """x to that power, modulo the polynomial."""
+    result, square = _ONE, _ONE >> 1
+    while exponent:
+        if exponent & 1:
+            result = _product(square, result)
+        square = _product(square, square)
+        exponent >>= 1
+    return result
+
+
+def _product(left: int, right: int) -> int:
+    """Two polynomials multiplied, modulo the polynomial."""
+    result = 0
+    while left:
+        if left & _ONE:
+            result ^= right
+        left = left << 1 & 0xFFFFFFFF
+        right = right >> 1 ^ (_POLYNOMIAL if right & 1 else 0)
+    return result

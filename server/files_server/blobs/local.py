@@ -85,6 +85,10 @@ class UploadFile:
             sink(data)
             start += len(data)
 
+    def crc_since(self, start: int) -> int | None:
+        """The crc32c of what arrived from `start` on, if that is known without reading it again."""
+        return self.sums.since(start)
+
     def close(self) -> None:
         if self._descriptor >= 0:
             os.close(self._descriptor)
