@@ -43,9 +43,7 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with services.opened(settings) as opened:
             app.state.services = opened
-            app.state.registered = Context(
-                opened.registrations, opened.catalog, settings.base_url
-            )
+            app.state.registered = Context(opened.registrations, opened.catalog, settings.base_url)
             yield
 
     app = FastAPI(

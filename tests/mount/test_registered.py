@@ -1,0 +1,98 @@
+"""Registered locations at the mount: read as they are, written where they were registered so."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import httpx
+import pytest
+
+from tests.mount.mounting import mounted
+from tests.server.running import running_server
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path]]:
+    """The mount point, and the folder that holds what is registered: media (ro), desk (rw)."""
+    folder = tmp_path_factory.mktemp("registered")
+    root = folder / "root"
+    for name in ("media/sub", "desk", "single"):
+        (root / name).mkdir(parents=True)
+    (root / "media" / "a.txt").write_text("alpha")
+    (root / "media" / "sub" / "big").write_bytes(os.urandom(5_000_000))
+    (root / "single" / "one").write_text("1")
+    (root / "single" / "two").write_text("2")
+    with running_server(folder / "server", file_root=[str(root)]) as server:
+        with httpx.Client(base_url=f"{server.url}/v1/files/", trust_env=False) as client:
+            for name, rest in (("media", ""), ("desk", "?mode=rw"), ("single", "/one")):
+                uri = quote(f"file://{root}/{name}", safe="")
+                client.put(uri + rest).raise_for_status()
+        with mounted(server.url, folder) as mount:
+            yield mount.path, root
+
+
+def test_what_is_registered_shows_and_is_copied_out(
+    places: tuple[Path, Path], tmp_path: Path
+) -> None:
+    mount, root = places
+    assert sorted(os.listdir(mount)) == ["desk", "media", "single"]
+    assert sorted(os.listdir(mount / "media")) == ["a.txt", "sub"]
+    assert os.listdir(mount / "single") == ["one"]
+    assert subprocess.run(["cat", mount / "media" / "a.txt"], capture_output=True).stdout == (
+        b"alpha"
+    )
+    subprocess.run(["cp", "-r", mount / "media", tmp_path / "copy"], check=True)
+    subprocess.run(["diff", "-r", root / "media", tmp_path / "copy"], check=True)
+    with pytest.raises(OSError, match="Read-only"):
+        (mount / "media" / "new").write_text("x")
+
+
+def test_a_tree_is_copied_in_where_writing_is_allowed(
+    places: tuple[Path, Path], tmp_path: Path
+) -> None:
+    mount, root = places
+    tree = tmp_path / "tree"
+    (tree / "sub").mkdir(parents=True)
+    (tree / "small").write_text("small")
+    (tree / "empty").write_text("")
+    (tree / "sub" / "big").write_bytes(os.urandom(20_000_000))
+    os.chmod(tree / "small", 0o640)
+    os.utime(tree / "small", ns=(10**18, 10**18 + 7))
+    subprocess.run(["cp", "-rp", tree, mount / "desk" / "tree"], check=True)
+    subprocess.run(["diff", "-r", tree, root / "desk" / "tree"], check=True)
+    status = (root / "desk" / "tree" / "small").stat()
+    assert (status.st_mode & 0o7777, status.st_mtime_ns) == (0o640, 10**18 + 7)
+    subprocess.run(["diff", "-r", tree, mount / "desk" / "tree"], check=True)
+
+
+def test_files_there_are_edited_moved_and_removed(places: tuple[Path, Path]) -> None:
+    mount, root = places
+    here, there = mount / "desk", root / "desk"
+    (here / "note").write_text("one\n")
+    with (here / "note").open("a") as note:
+        note.write("two\n")
+        note.flush()
+        os.fsync(note.fileno())
+        note.write("three\n")
+    assert (there / "note").read_text() == "one\ntwo\nthree\n"
+    with (here / "note").open("r+b") as note:
+        note.seek(4)
+        note.write(b"TWO")
+    assert (there / "note").read_text() == "one\nTWO\nthree\n"
+    os.chmod(here / "note", 0o600)
+    assert (there / "note").stat().st_mode & 0o7777 == 0o600
+    (here / "sub").mkdir()
+    with pytest.raises(OSError, match="cross-device"):
+        os.rename(here / "note", here / "sub" / "note")
+    shutil.move(here / "note", here / "sub" / "note")
+    assert (there / "sub" / "note").read_text() == "one\nTWO\nthree\n"
+    assert not (there / "note").exists()
+    shutil.rmtree(here / "sub")
+    assert not (there / "sub").exists()
+    with pytest.raises(OSError, match=r"not supported|not permitted"):
+        os.symlink("x", here / "link")
