@@ -145,6 +145,7 @@ def _core(
     disk = None
     if settings.disk_cache:
         disk = DiskBlocks(settings.cache_dir / "blocks", settings.disk_cache)
+        journal.spool.make_room = disk.give_way
     rules = Rules(
         root=settings.source.root,
         uid=settings.uid,

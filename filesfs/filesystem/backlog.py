@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable
 
 import trio
 
+from filesfs.domain import AttributeChange
 from filesfs.errors import FilesfsError, Unavailable
 from filesfs.filesystem.content import Content
 from filesfs.filesystem.core import Core
@@ -89,7 +90,7 @@ class Backlog:
             return True
         except (FilesfsError, OSError) as error:
             log.error("not stored: %s; the data stays in the journal, if close() said so", error)
-            await self._give_up(node)
+            await self.give_up(node)
         return False
 
     async def push(self, node: Node) -> None:
@@ -113,10 +114,13 @@ class Backlog:
             except (FilesfsError, OSError) as error:
                 log.error("not stored: %s", error)
 
-    async def _give_up(self, node: Node) -> None:
+    async def give_up(self, node: Node) -> None:
         """The server will not have it: what it has is shown again. The journal's record stays."""
         assert isinstance(node.content, Content)
         await node.content.drop_buffer()
+        node.pending, node.pending_ctime = AttributeChange(), 0
+        node.cached_version = None  # the kernel's pages have what was written
+        self._core.kernel.inode_changed(node.inode, content=True)
         for parent, name in list(node.names) if node.local else []:
             self._core.directories.of(parent).local.pop(name, None)
             self._core.inodes.drop_name(node, parent, name)

@@ -42,11 +42,20 @@ class Content:
         # must be committed even if no byte differs (O_TRUNC of an empty file, ...)
         self.touched = False
         self.kept: JournalId | None = None  # the journal has it, since the server could not take it
+        self.refused: int | None = None  # the buffer's generation that close() said ENOSPC for
 
     @property
     def dirty(self) -> bool:
         """Something here is not on the server."""
         return self.touched or (self.buffer is not None and self.buffer.dirty)
+
+    @property
+    def is_refused(self) -> bool:
+        """The server has no room, and close() said so. What the program makes of that, another try
+        or none, is not to be overtaken by an attempt of our own later.
+        """
+        refused = self.buffer is not None and self.refused == self.buffer.generation
+        return refused and self.kept is None
 
     @property
     def size(self) -> int | None:

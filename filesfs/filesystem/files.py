@@ -15,6 +15,7 @@ from filesfs.domain import AttributeChange, Entry, Handle, Kind
 from filesfs.errors import (
     FileSystemError,
     Gone,
+    NoSpace,
     NotFound,
     PreconditionFailed,
     Unavailable,
@@ -240,8 +241,12 @@ class Files:
                 await self._commit(node, content)
 
     async def _commit(self, node: Node, content: Content) -> None:
+        generation = self.buffer(node).generation
         try:
             await self._send(node, content)
+        except NoSpace:
+            content.refused = generation
+            raise
         except (Gone, NotFound):
             if node.local:
                 raise
@@ -349,10 +354,14 @@ class Files:
             return
         if node.opens or node in self.backlog:
             return
-        if content.dirty and node.names:
+        if content.dirty and node.names and not content.is_refused:
             self.backlog.bring_up(node)
             self.backlog.keep(node)  # no close() waits for it any more
             return
+        if content.dirty and node.names:
+            await self.backlog.give_up(node)
+            if node.opens:
+                return
         node.content = None  # before the first await: who opens it meanwhile starts anew
         self._core.inodes.release(node)
         if content.buffer is not None:

@@ -25,6 +25,9 @@ from crc32c import crc32c
 _HEADER = struct.Struct("<8sIHI")
 _MAGIC = b"ffsblk01"
 _PARTIAL = ".partial"  # a block that is being written; rubbish after a crash
+# What stays free on the disk, whose other user is the spool: it holds what nobody else has.
+_FREE_SHARE = 10  # a tenth of it,
+_FREE_MOST = 1 << 30  # at most 1 GiB
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +86,8 @@ class DiskBlocks:
             if not self._writes or name in self._sizes or size > self._limit:
                 return
             self._make_room(size)
+            if not self._leaves_room(size):
+                return
             header = _HEADER.pack(_MAGIC, crc32c(data), len(label), len(data))
             try:
                 self._write(name, header + label, data)
@@ -91,6 +96,14 @@ class DiskBlocks:
             else:
                 self._sizes[name] = size
                 self._used += size
+
+    def give_way(self, size: int) -> bool:
+        """Free at least `size` bytes, if there are as many; whether any were freed."""
+        with self._lock:
+            before = self._used
+            while self._sizes and before - self._used < size:
+                self._forget(next(iter(self._sizes)))
+            return self._used < before
 
     def _scan(self) -> None:
         """Take over what an earlier life left, the oldest first."""
@@ -126,6 +139,16 @@ class DiskBlocks:
     def _make_room(self, size: int) -> None:
         while self._sizes and self._used + size > self._limit:
             self._forget(next(iter(self._sizes)))
+
+    def _leaves_room(self, size: int) -> bool:
+        """Whether the disk keeps its reserve, once the oldest blocks have made way for it."""
+        disk = os.statvfs(self._folder)
+        reserve = min(_FREE_MOST, disk.f_blocks * disk.f_frsize // _FREE_SHARE)
+        lacking = reserve + size - disk.f_bavail * disk.f_frsize
+        while lacking > 0 and self._sizes:
+            lacking -= next(iter(self._sizes.values()))
+            self._forget(next(iter(self._sizes)))
+        return lacking <= 0
 
     def _forget(self, name: str) -> None:
         self._used -= self._sizes.pop(name, 0)

@@ -7,6 +7,7 @@ makes a `keep` of many bytes short.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import os
@@ -229,7 +230,16 @@ class Journal:
             self._check_server(header)
         self._next = max(self._records, default=0) + 1
         self._clear_orphans()
-        self._compact()
+        try:
+            self._compact()
+        except OSError as error:  # a full disk: what is in there has to go up all the more
+            if header is None:
+                raise UsageError(
+                    f"cannot write to the cache folder {self.folder}: {error.strerror};"
+                    " make room, or choose another with -o cache_dir=DIR",
+                    32,
+                ) from error
+            log.warning("%s: not compacted: %s", self.folder, error)
 
     def _check_format(self, header: dict[str, Any]) -> None:
         if header.get("format", 0) > FORMAT:
@@ -317,6 +327,7 @@ def _locked(folder: Path) -> int:
             f"{folder}: in use by another filesfs{f' (process {holder})' if holder else ''}; "
             "unmount that one first, or give this mount a cache folder of its own"
         ) from error
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+    with contextlib.suppress(OSError):  # a full disk; the number is only for messages
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
     return lock

@@ -76,6 +76,7 @@ class RecordLog:
             fresh.rename(self._path)
         except OSError:
             os.close(descriptor)
+            fresh.unlink(missing_ok=True)
             raise
         os.close(self._descriptor)
         self._descriptor = descriptor

@@ -6,18 +6,34 @@ belong to (sparse), and which ranges are valid is the buffer's and the journal's
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
+from collections.abc import Callable
 from pathlib import Path
+
+MakeRoom = Callable[[int], bool]  # bytes wanted; whether any were freed
+
+
+def _no_room(length: int) -> bool:
+    return False
 
 
 class SpoolFile:
     """One open spool file. It is removed when the last of its holders lets go."""
 
-    def __init__(self, path: Path, descriptor: int, *, stays: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        descriptor: int,
+        *,
+        stays: bool = False,
+        make_room: MakeRoom = _no_room,
+    ) -> None:
         self.path = path
         self._descriptor = descriptor
         self._stays = stays
+        self._make_room = make_room
         self._holders = 1
 
     @property
@@ -33,7 +49,13 @@ class SpoolFile:
         """Write all of `data`. OSError (ENOSPC, EFBIG, ...) if the disk does not take it."""
         rest = memoryview(data)
         while rest:
-            written = os.pwrite(self._descriptor, rest, offset)
+            try:
+                written = os.pwrite(self._descriptor, rest, offset)
+            except OSError as error:
+                full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+                if not full or not self._make_room(len(rest)):
+                    raise
+                continue
             offset += written
             rest = rest[written:]
 
@@ -78,10 +100,14 @@ class SpoolFile:
 
 
 class SpoolFolder:
-    """The folder of the spool files. One daemon owns it (the journal holds the lock)."""
+    """The folder of the spool files. One daemon owns it (the journal holds the lock).
+
+    `make_room` is asked when the disk is full: what else lies there may be of less worth.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.make_room: MakeRoom = _no_room
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def create(self) -> SpoolFile:
@@ -89,7 +115,7 @@ class SpoolFolder:
         path = self.path / secrets.token_hex(12)
         # Others' documents pass through here: nobody but the daemon's user may read them.
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        return SpoolFile(path, os.open(path, flags, 0o600))
+        return SpoolFile(path, os.open(path, flags, 0o600), make_room=self.make_room)
 
     def open(self, name: str) -> SpoolFile:
         """The spool file that a journal record names; removing it is the journal's to do.
@@ -97,7 +123,8 @@ class SpoolFolder:
         FileNotFoundError if it is gone.
         """
         path = self.path / name
-        return SpoolFile(path, os.open(path, os.O_RDWR | os.O_CLOEXEC), stays=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        return SpoolFile(path, descriptor, stays=True, make_room=self.make_room)
 
     def sync(self) -> None:
         """Make the names of new spool files durable."""

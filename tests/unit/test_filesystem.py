@@ -97,6 +97,30 @@ async def test_a_full_server_is_enospc_and_what_was_there_stays(tmp_path: Path) 
         with pytest.raises(NoSpace):
             await mine.close(handle)
         assert (await mine.backend.stat(Location("b", "a"))).size == 3
+        assert await mine.content(b"a") == b"old"
+        assert (node.inode, True) in mine.kernel.inodes  # its pages have "new"
+
+
+@pytest.mark.trio
+async def test_what_enospc_was_told_for_does_not_come_later(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """The program may have written something else by then, or removed the name."""
+    async with rig(tmp_path) as mine:
+        _, handle = await mine.create(b"a")
+        await mine.fs.files.write(handle, 0, b"too much")
+        mine.backend.faults.fail("put", NoSpace("full"), times=2)
+        with pytest.raises(NoSpace):
+            await mine.fs.files.flush(handle)
+        with pytest.raises(NoSpace):
+            await mine.close(handle)  # while it is open it may be tried again
+        assert mine.fs.core.journal is not None
+        assert mine.fs.core.journal.pending() == ()
+        assert mine.fs.files.unsent() == 0
+        await trio.sleep(60)
+        assert await mine.names() == []
+        await mine.store(b"a", b"less")
+        assert await mine.content(b"a") == b"less"
 
 
 @pytest.mark.trio
