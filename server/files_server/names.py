@@ -44,7 +44,7 @@ class Target:
 
     @property
     def is_uri(self) -> bool:
-        return _SCHEME.match(self.bucket) is not None
+        return ":" in self.bucket and _SCHEME.match(self.bucket) is not None
 
 
 def check_bucket(bucket: str) -> str:

@@ -26,7 +26,7 @@ from granian.http import HTTP1Settings
 from granian.server.embed import Server
 
 from files_server import edge, listener
-from files_server.app import create_app
+from files_server.app import RawPaths, create_app
 from files_server.asgi import App
 from files_server.auth import TokensError
 from files_server.running import Running
@@ -122,7 +122,7 @@ async def _serve(settings: Settings) -> None:
         settings = _with_real_port(settings, listening)
         app = create_app(settings)
         await _start(app.router.lifespan_context(app), stack)
-        running = Running(edge.wrap(app, settings))
+        running = Running(edge.wrap(RawPaths(app), settings))
         server = _granian(edge.logged(running, settings), listening, settings)
         serving = asyncio.create_task(server.serve())
         stopped = asyncio.create_task(stop.wait())

@@ -12,7 +12,7 @@ from typing import Any, cast
 from starlette.requests import Request
 from starlette.responses import Response
 
-from files_server import digests
+from files_server import digests, exchange
 from files_server.catalog.commits import Conditions, Outcome
 from files_server.digests import Digests
 from files_server.errors import ApiError, shown
@@ -21,6 +21,7 @@ from files_server.parts import Part
 from files_server.routes import registered
 from files_server.services import Services
 
+_as_json = json.JSONEncoder(separators=(",", ":")).encode
 _ORIGIN = re.compile(r"[A-Za-z0-9_-]{0,64}\Z")
 
 
@@ -38,6 +39,9 @@ def target_of(request: Request) -> Target:
 
 async def registered_answer(request: Request, target: Target) -> Response | None:
     """The answer where a registered location is meant, else None."""
+    registrations = request.app.state.registered.registrations
+    if registrations.get(target.bucket) is None and not target.is_uri:
+        return None
     return await registered.answer(request, target, request.app.state.registered)
 
 
@@ -129,10 +133,14 @@ def part_of(request: Request) -> Part:
 
 
 def answer(request: Request, body: Any, *, etag: str = "", number: int = 0) -> Response:
-    """200 with JSON, the feed's cursor, and the ETag where there is one."""
-    response = Response(json.dumps(body, separators=(",", ":")), 200, media_type="application/json")
-    catalog = services_of(request).catalog
-    cursor = catalog.cursor_at(number)
+    """200 with a JSON value, the feed's cursor, and the ETag where there is one."""
+    return text_answer(request, _as_json(body), etag=etag, number=number)
+
+
+def text_answer(request: Request, text: str, *, etag: str = "", number: int = 0) -> Response:
+    """The same with JSON that is written already."""
+    response = exchange.json_answer(text)
+    cursor = services_of(request).catalog.cursor_at(number)
     response.raw_headers.append((b"files-cursor", cursor.encode()))
     if etag:
         response.raw_headers.append((b"etag", etag.encode()))
@@ -142,5 +150,5 @@ def answer(request: Request, body: Any, *, etag: str = "", number: int = 0) -> R
 def outcome_answer(request: Request, outcome: Outcome) -> Response:
     """The entry that a change left, full where the client asked for it."""
     entries = services_of(request).entries
-    body = entries.file(outcome.bucket, outcome.key, outcome.node, full=is_full(request))
-    return answer(request, body, etag=outcome.node.etag, number=outcome.number)
+    text = entries.file(outcome.bucket, outcome.key, outcome.node, full=is_full(request))
+    return text_answer(request, text, etag=outcome.node.etag, number=outcome.number)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
 from fastapi import APIRouter
 from starlette.requests import Request
@@ -54,15 +52,14 @@ async def list_files(request: Request) -> Response:
     if located := await asking.registered_answer(request, target):
         return located
     services, wanted = asking.services_of(request), _wanted(request, check_bucket(target.bucket))
-    cursor = services.catalog.cursor
+    number = services.catalog.latest  # before it is read: what comes later may be missing
     node = nodes.find(services.catalog.reader, wanted.bucket)
     if node is None:
         raise not_found(wanted.bucket)
     text = _listed(services.catalog.reader, services, wanted, _ON_LOOP)
     if text is None:
         text = await asyncio.to_thread(_in_snapshot, services, wanted)
-    headers = {"Files-Cursor": cursor, "ETag": node.etag}
-    return Response(text, 200, headers, "application/json")
+    return asking.text_answer(request, text, etag=node.etag, number=number)
 
 
 @router.put("/v1/files/{bucket}", **described("register_bucket", RegisterBucketResponse))
@@ -156,19 +153,19 @@ def _listed(
     if most is not None and len(taken) == most:
         return None
     more = limit is not None and len(taken) > limit
-    files: list[Body] = []
-    prefixes: list[Any] = []
+    files: list[str] = []
+    prefixes: list[str] = []
     for key, node in taken[:limit]:
         folder = node.is_directory and wanted.delimited
         if folder and not wanted.full:
-            prefixes.append(key)
+            prefixes.append(f'"{key}"')
             continue
         entry = services.entries.file(wanted.bucket, key, node, full=wanted.full)
         (prefixes if folder else files).append(entry)
-    body: Body = {"data": files}
+    text = f'{{"data":[{",".join(files)}]'
     if wanted.paged:
-        body |= {"common_prefixes": prefixes, "has_more": more}
-    return json.dumps(body, separators=(",", ":"))
+        text += f',"common_prefixes":[{",".join(prefixes)}],"has_more":{str(more).lower()}'
+    return text + "}"
 
 
 def _rows(connection: sqlite3.Connection, wanted: _Wanted) -> Iterator[tuple[str, Node]]:

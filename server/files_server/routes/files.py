@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import replace
 
 from fastapi import APIRouter
@@ -51,8 +49,8 @@ async def read(request: Request) -> Response:
         if not full and not key.endswith("/"):
             raise not_found(target.bucket, key)
         key = key.removesuffix("/") + "/"
-    body = services.entries.file(target.bucket, key, node, full=full)
-    return asking.answer(request, body, etag=node.etag)
+    text = services.entries.file(target.bucket, key, node, full=full)
+    return asking.text_answer(request, text, etag=node.etag)
 
 
 @router.put(_PATH, **described("register_bucket_file"))
@@ -180,16 +178,11 @@ async def _content(request: Request, target: Target) -> Response:
     response = await services.content.answer(request.method, target.key, version, asked)
     response.raw_headers.append((b"files-cursor", cursor.encode()))
     if etag is None and asking.is_full(request):
+        # The entry comes as a header, so that an open costs one request.
         entry = services.entries.file(target.bucket, target.key, node, full=True)
-        _append_entry(response, entry)
+        if len(entry) <= _ENTRY_HEADER:  # ASCII, so it can stand in a header
+            response.raw_headers.append((b"files-entry", entry.encode()))
     return response
-
-
-def _append_entry(response: Response, entry: Mapping[str, object]) -> None:
-    """`view=full` with content: the entry comes as a header, so that an open costs one request."""
-    text = json.dumps(entry, separators=(",", ":"))  # ASCII, so it can stand in a header
-    if len(text) <= _ENTRY_HEADER:
-        response.raw_headers.append((b"files-entry", text.encode()))
 
 
 def _register(request: Request, target: Target) -> Response:
