@@ -7,8 +7,6 @@ bytes that are no HTTP, ReadTimeout when nothing moves any more.
 
 from __future__ import annotations
 
-import select
-import socket as stdlib_socket
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 
@@ -16,8 +14,10 @@ import httptools
 import httpx
 import trio
 
+from filesfs.backend.direct import DirectStream
+
 Buffer = bytes | bytearray | memoryview
-Headers = list[tuple[bytes, bytes]]
+Headers = dict[str, str]  # names in lower case
 
 _HEAD_READ = 64 * 1024
 # Each piece sent puts the deadline off; at 1 MiB the cost of pieces is not measurable.
@@ -27,7 +27,7 @@ _JOIN_BELOW = 64 * 1024  # head and small body leave in one packet, as one segme
 
 @dataclass(slots=True)
 class RawAnswer:
-    """An answer as it came; header names are lower case."""
+    """An answer as it came."""
 
     status: int
     headers: Headers
@@ -39,7 +39,7 @@ class HeadParser:
 
     def __init__(self) -> None:
         self.status = 0
-        self.headers: Headers = []
+        self.headers: Headers = {}
         self.parts: list[bytes] = []
         self.head_done = False
         self.done = False
@@ -55,20 +55,18 @@ class HeadParser:
             raise httpx.RemoteProtocolError(f"The answer is no HTTP: {error}") from error
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name.lower(), value))
+        self.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
         self.status = self._parser.get_status_code()
         if self.status < 200:  # 100 Continue and the like: the answer is still to come
-            self.headers = []
+            self.headers = {}
             return
         self.head_done = True
         self.keep_alive = self._parser.should_keep_alive()
-        for name, value in self.headers:
-            if name == b"content-length":
-                self.length = int(value)
-            elif name == b"transfer-encoding":
-                self.chunked = b"chunked" in value.lower()
+        length = self.headers.get("content-length")
+        self.length = int(length) if length is not None else None
+        self.chunked = "chunked" in self.headers.get("transfer-encoding", "").lower()
 
     def on_body(self, data: bytes) -> None:
         self.parts.append(data)
@@ -80,10 +78,10 @@ class HeadParser:
 class Connection:
     """A connection that answers one request at a time. Owns its stream."""
 
-    def __init__(self, stream: trio.abc.Stream, sock: trio.socket.SocketType) -> None:
+    def __init__(self, stream: trio.abc.Stream, direct: DirectStream) -> None:
         self._stream = stream
-        self._socket = sock  # below TLS, if there is TLS
-        self._plain = isinstance(stream, trio.SocketStream)
+        self._direct = direct  # the same, or what is below TLS
+        self._plain = stream is direct
         self.used = False  # an answer came over it before
         self.reusable = True
         self._got_any = False  # a byte of the present answer came
@@ -94,11 +92,7 @@ class Connection:
 
     def is_stale(self) -> bool:
         """Whether the server closed it (or said something unasked) while it was idle."""
-        if self._socket.fileno() < 0:
-            return True
-        poll = select.poll()
-        poll.register(self._socket.fileno(), select.POLLIN | select.POLLHUP | select.POLLERR)
-        return bool(poll.poll(0))
+        return self._direct.has_news()
 
     async def request(
         self, method: str, head: bytes, body: Buffer | Sequence[Buffer], stall: float
@@ -137,7 +131,7 @@ class Connection:
             # The server may have answered before the whole body was sent (413, 409), and closed.
             self.reusable, broken = False, error
         try:
-            return await self._receive_head(stall, scope)
+            return await self._receive_head()
         except (httpx.ReadError, httpx.RemoteProtocolError) as error:
             raise broken or error from error
 
@@ -168,14 +162,13 @@ class Connection:
             self._got_any = True
         return data
 
-    async def _receive_head(self, stall: float, scope: trio.CancelScope) -> HeadParser:
+    async def _receive_head(self) -> HeadParser:
         parser = HeadParser()
         while not parser.head_done:
             data = await self._receive()
             if not data:
                 raise httpx.RemoteProtocolError("The server closed the connection, no answer.")
             parser.feed(data)
-        scope.deadline = trio.current_time() + stall
         return parser
 
     async def _body(
@@ -187,11 +180,11 @@ class Connection:
         if parser.length is not None and not parser.chunked:
             return await self._known_length(parser, parser.length, stall, scope)
         while not parser.done:
+            scope.deadline = trio.current_time() + stall
             data = await self._receive()
             if not data:
                 return self._ended_by_close(parser)
             parser.feed(data)
-            scope.deadline = trio.current_time() + stall
         return b"".join(parser.parts)
 
     def _ended_by_close(self, parser: HeadParser) -> bytes:
@@ -212,13 +205,13 @@ class Connection:
             filled += len(part)
         view = memoryview(content)
         while filled < length:
+            scope.deadline = trio.current_time() + stall
             got = await self._receive_into(view[filled:])
             if not got:
                 raise httpx.RemoteProtocolError(
                     f"The server closed the connection, {filled} of {length} bytes came."
                 )
             filled += got
-            scope.deadline = trio.current_time() + stall
         view.release()
         return content  # type: ignore[return-value]  # a copy into bytes would cost as the socket
 
@@ -228,8 +221,8 @@ class Connection:
             view[: len(data)] = data
             return len(data)
         try:
-            return await self._socket.recv_into(view)
-        except OSError as error:
+            return await self._direct.receive_into(view)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise httpx.ReadError(f"The connection broke: {error}") from error
 
     async def _pieces(self, parser: HeadParser) -> AsyncGenerator[bytes, None]:
@@ -243,9 +236,3 @@ class Connection:
             if not data:
                 return
             parser.feed(data)
-
-
-def set_no_delay(sock: trio.socket.SocketType) -> None:
-    """Small requests leave at once; a Unix socket has no such option."""
-    if sock.family != stdlib_socket.AF_UNIX:
-        sock.setsockopt(stdlib_socket.IPPROTO_TCP, stdlib_socket.TCP_NODELAY, 1)

@@ -15,7 +15,8 @@ from pathlib import Path
 import httpx
 import trio
 
-from filesfs.backend.connection import Buffer, Connection, RawAnswer, set_no_delay
+from filesfs.backend.connection import Buffer, Connection, Headers, RawAnswer
+from filesfs.backend.direct import DirectStream
 
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -49,23 +50,37 @@ class Pool:
         stall: float,
     ) -> RawAnswer:
         """One request and its whole answer. Raises httpx.TransportError."""
-        async with self._limiter:
-            while True:
-                connection = await self._take(stall)
-                try:
-                    answer = await connection.request(method, head, body, stall)
-                except BaseException as error:
-                    await _discard(connection)
-                    if _was_stale(connection, error) and method in IDEMPOTENT:
-                        continue
-                    raise
-                await self._give_back(connection)
-                return answer
+        try:
+            self._limiter.acquire_nowait()  # mostly there is room, and a switch of tasks to save
+        except trio.WouldBlock:
+            await self._limiter.acquire()
+        try:
+            return await self._request(method, head, body, stall)
+        finally:
+            self._limiter.release()
+
+    async def _request(
+        self, method: str, head: bytes, body: Buffer | Sequence[Buffer], stall: float
+    ) -> RawAnswer:
+        while True:
+            connection = await self._take(stall)
+            try:
+                answer = await connection.request(method, head, body, stall)
+            except BaseException as error:
+                await _discard(connection)
+                if _was_stale(connection, error) and method in IDEMPOTENT:
+                    continue
+                raise
+            if connection.reusable:
+                self._idle.append(connection)
+            else:
+                await _discard(connection)
+            return answer
 
     @asynccontextmanager
     async def stream(
         self, head: bytes, stall: float
-    ) -> AsyncIterator[tuple[int, list[tuple[bytes, bytes]], AsyncIterator[bytes]]]:
+    ) -> AsyncIterator[tuple[int, Headers, AsyncIterator[bytes]]]:
         """A request whose answer comes in pieces, on a connection of its own, outside the limit."""
         connection = await self._connect(stall)
         try:
@@ -87,12 +102,6 @@ class Pool:
             await _discard(connection)
         return await self._connect(stall)
 
-    async def _give_back(self, connection: Connection) -> None:
-        if connection.reusable:
-            self._idle.append(connection)
-        else:
-            await _discard(connection)
-
     async def _connect(self, stall: float) -> Connection:
         with trio.move_on_after(stall):
             try:
@@ -103,19 +112,19 @@ class Pool:
         raise httpx.ConnectTimeout(f"Cannot connect to {self._address} within {stall:g} s.")
 
     async def _open(self) -> Connection:
-        stream = await self._open_socket()
-        set_no_delay(stream.socket)
+        direct = DirectStream.taken_from(await self._open_socket())
+        direct.set_no_delay()
         if self._address.tls is None:
-            return Connection(stream, stream.socket)
+            return Connection(direct, direct)
         tls = trio.SSLStream(
-            stream, self._address.tls, server_hostname=self._address.host, https_compatible=True
+            direct, self._address.tls, server_hostname=self._address.host, https_compatible=True
         )
         try:
             await tls.do_handshake()
         except BaseException:
-            await trio.aclose_forcefully(stream)
+            await trio.aclose_forcefully(direct)
             raise
-        return Connection(tls, stream.socket)
+        return Connection(tls, direct)
 
     async def _open_socket(self) -> trio.SocketStream:
         if self._address.unix_socket is not None:

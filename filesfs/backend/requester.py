@@ -17,12 +17,12 @@ import httpx
 from filesfs.backend.address import address_of
 from filesfs.backend.answers import Answer, check
 from filesfs.backend.bulk import WORTH_IT, BulkPool
-from filesfs.backend.connection import Buffer, Headers, RawAnswer
+from filesfs.backend.connection import Buffer, RawAnswer
 from filesfs.backend.paths import target_of
 from filesfs.backend.pool import IDEMPOTENT, Pool
 from filesfs.backend.retry import RetryPolicy, Tries, repeat
 from filesfs.backend.settings import BackendSettings
-from filesfs.errors import AccessDenied, Unavailable
+from filesfs.errors import AccessDenied, FilesfsError, Unavailable
 
 _READ_TRIES = 3  # a GET that stalls is given up early enough for as many tries before the deadline
 
@@ -80,12 +80,14 @@ class Requester:
         if request.method in IDEMPOTENT:
             stall /= _READ_TRIES
         head = self._head(request)
-        with connection_errors():
+        try:
             if request.expected >= WORTH_IT and self._large and request.method == "GET":
                 raw = await self._large.get(head, stall)
             else:
                 pool = self._data if request.bulk else self._metadata
                 raw = await pool.request(request.method, head, request.body, stall)
+        except httpx.HTTPError as error:
+            raise _connection_error(error) from error
         return check(_answer(raw), only_error_objects=self.is_extended)
 
     @asynccontextmanager
@@ -165,17 +167,19 @@ def connection_errors() -> Iterator[None]:
     """Maps httpx's exceptions to Unavailable."""
     try:
         yield
-    except httpx.ConnectError as error:
+    except httpx.HTTPError as error:
+        raise _connection_error(error) from error
+
+
+def _connection_error(error: httpx.HTTPError) -> FilesfsError:
+    if isinstance(error, httpx.ConnectError):
         cause = error.__cause__
         while cause is not None and not isinstance(cause, ssl.SSLCertVerificationError):
             cause = cause.__cause__
         if cause is not None:  # trying again would change nothing
-            raise AccessDenied(f"{error}. Give the server's CA as ca_file.") from error
-        raise Unavailable(str(error), sent=False) from error
-    except (httpx.ConnectTimeout, httpx.PoolTimeout) as error:
-        raise Unavailable(str(error), sent=False) from error
-    except httpx.HTTPError as error:
-        raise Unavailable(str(error) or repr(error)) from error
+            return AccessDenied(f"{error}. Give the server's CA as ca_file.")
+    unsent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
+    return Unavailable(str(error) or repr(error), sent=not unsent)
 
 
 def _common_headers(settings: BackendSettings) -> str:
@@ -188,11 +192,7 @@ def _common_headers(settings: BackendSettings) -> str:
 
 
 def _answer(raw: RawAnswer) -> Answer:
-    return Answer(raw.status, _decoded(raw.headers), raw.body)
-
-
-def _decoded(headers: Headers) -> dict[str, str]:
-    return {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
+    return Answer(raw.status, raw.headers, raw.body)
 
 
 def _length(body: Buffer | Sequence[Buffer]) -> int:
