@@ -28,6 +28,6 @@ def wrap(app: App, settings: Settings) -> App:
     return Access(limited, tokens, signer, settings.base_url)
 
 
-def logged(app: App, settings: Settings) -> App:
+def logged(app: App, settings: Settings, lines: logs.Lines) -> App:
     """`app` with a log line for each request; the outermost layer."""
-    return logs.RequestLog(app, settings.log_level)
+    return logs.RequestLog(app, settings.log_level, lines.add)

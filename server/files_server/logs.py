@@ -1,4 +1,6 @@
-"""The request log: one JSON object a line and request, written by a pure-ASGI middleware.
+"""The request log: one JSON object a line and request, made by a pure-ASGI middleware.
+
+A request never waits for whoever reads the log: a thread writes its line within 50 ms.
 
 It must not write a secret: no query (signed URLs), no headers (tokens), of a session's id only the
 first characters, since whoever knows an id may send to it where no tokens are asked for.
@@ -9,8 +11,11 @@ from __future__ import annotations
 import json
 import re
 import sys
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 
 from files_server.asgi import App, Message, Receive, Scope, Send
 
@@ -18,6 +23,9 @@ LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 TOKEN_NAME = "files_server.token"  # the scope's key under which auth.py leaves the token's name
 _SESSION = re.compile(r"(session(?::|%3[Aa])[A-Za-z0-9_-]{6})[^/?]*")
 _PATH_CHARACTERS = 2048  # of a path that is logged: a key may be 16 KiB long
+_GATHER_SECONDS = 0.05  # lines of so long are one write
+_MOST_LINES = 10_000  # that wait to be written: some 2 MB, where nobody reads stderr
+_quoted = json.encoder.encode_basestring_ascii
 
 
 def to_stderr(line: str) -> None:
@@ -32,6 +40,52 @@ def event(
     """A line that is no request: a reload, a warning."""
     record = {"time": _timestamp(time.time()), "level": level, "message": message, **fields}
     write(json.dumps(record) + "\n")
+
+
+class Lines:
+    """Writes lines from a thread of its own. `add` never blocks: where the log's reader is too
+    slow, lines are left out, and a line says how many. `close` writes what is left."""
+
+    def __init__(self, write: Callable[[str], None] = to_stderr) -> None:
+        self._write = write
+        self._waiting: deque[str] = deque()
+        self._lost = 0
+        self._some = threading.Event()
+        self._closed = False
+        self._thread = threading.Thread(target=self._main, name="log", daemon=True)
+        self._thread.start()
+
+    def add(self, line: str) -> None:
+        """Have a line written soon."""
+        if len(self._waiting) >= _MOST_LINES:
+            self._lost += 1
+            return
+        self._waiting.append(line)
+        if not self._some.is_set():
+            self._some.set()
+
+    def close(self) -> None:
+        """Write what is left; no `add` after it."""
+        self._closed = True
+        self._some.set()
+        self._thread.join()
+
+    def _main(self) -> None:
+        while not self._closed:
+            self._some.wait()
+            if not self._closed:
+                time.sleep(_GATHER_SECONDS)
+            self._some.clear()  # before looking: a line that comes now sets it again
+            self._flush()
+        self._flush()
+
+    def _flush(self) -> None:
+        lines = [self._waiting.popleft() for _ in range(len(self._waiting))]
+        lost, self._lost = self._lost, 0
+        if lines:
+            self._write("".join(lines))
+        if lost:
+            event("warning", f"{lost} requests are not in the log: its reader is slow", self._write)
 
 
 class RequestLog:
@@ -60,17 +114,12 @@ class RequestLog:
         level = "error" if status >= 500 else "info"
         if LEVELS[level] < self._threshold:
             return
-        record = {
-            "time": _timestamp(begun),
-            "level": level,
-            "method": scope["method"],
-            "path": _shown_path(scope),
-            "status": status,
-            "bytes": counted.bytes,
-            "ms": round(seconds * 1000, 3),
-            "token": scope.get(TOKEN_NAME, ""),
-        }
-        self._write(json.dumps(record) + "\n")
+        self._write(
+            f'{{"time": "{_timestamp(begun)}", "level": "{level}",'
+            f' "method": {_quoted(scope["method"])}, "path": {_quoted(_shown_path(scope))},'
+            f' "status": {status}, "bytes": {counted.bytes}, "ms": {seconds * 1000:.3f},'
+            f' "token": {_quoted(scope.get(TOKEN_NAME, ""))}}}\n'
+        )
 
 
 class _Counted:
@@ -104,10 +153,14 @@ def _content_length(headers: Iterable[tuple[bytes, bytes]]) -> int:
 
 def _shown_path(scope: Scope) -> str:
     raw = scope.get("raw_path") or scope["path"].encode()
-    path = raw.partition(b"?")[0].decode("latin-1")
-    return _SESSION.sub(r"\1...", path[:_PATH_CHARACTERS])
+    path: str = raw.partition(b"?")[0].decode("latin-1")[:_PATH_CHARACTERS]
+    return _SESSION.sub(r"\1...", path) if "session" in path else path
 
 
 def _timestamp(seconds: float) -> str:
-    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
-    return f"{whole}.{int(seconds % 1 * 1000):03d}Z"
+    return f"{_second(int(seconds))}.{int(seconds % 1 * 1000):03d}Z"
+
+
+@lru_cache(4)
+def _second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))

@@ -29,6 +29,7 @@ from files_server import edge, listener
 from files_server.app import RawPaths, create_app
 from files_server.asgi import App
 from files_server.auth import TokensError
+from files_server.logs import Lines
 from files_server.running import Running
 from files_server.settings import Settings, SettingsError, load
 
@@ -123,7 +124,9 @@ async def _serve(settings: Settings) -> None:
         app = create_app(settings)
         await _start(app.router.lifespan_context(app), stack)
         running = Running(edge.wrap(RawPaths(app), settings))
-        server = _granian(edge.logged(running, settings), listening, settings)
+        lines = Lines()
+        stack.callback(lines.close)
+        server = _granian(edge.logged(running, settings, lines), listening, settings)
         serving = asyncio.create_task(server.serve())
         stopped = asyncio.create_task(stop.wait())
         print(f"listening on {listener.bound_url(listening, settings)}", flush=True)

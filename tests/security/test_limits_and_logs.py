@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 
 import pytest
 from starlette.exceptions import HTTPException
 
 from files_server.asgi import Message, Receive, Scope, Send
 from files_server.limits import BodyLimits
-from files_server.logs import TOKEN_NAME, RequestLog
+from files_server.logs import TOKEN_NAME, Lines, RequestLog
 from tests.security.asgi import ask, replying, scope
 
 
@@ -96,3 +97,32 @@ def test_a_path_cannot_forge_a_line() -> None:
     line = _logged("GET", '/v1/files/b/"}\n{"level":"error', {})
     assert line.count("\n") == 1
     assert json.loads(line)["level"] == "info"
+
+
+def test_lines_are_written_in_order_and_all_of_them_by_the_end() -> None:
+    written: list[str] = []
+    lines = Lines(written.append)
+    for number in range(100):
+        lines.add(f"{number}\n")
+    lines.close()
+    assert "".join(written).split() == [str(number) for number in range(100)]
+
+
+def test_a_log_that_nobody_reads_holds_no_request_up_and_says_what_it_left_out() -> None:
+    written: list[str] = []
+    go_on = threading.Event()
+
+    def stuck(text: str) -> None:
+        go_on.wait(10)
+        written.append(text)
+
+    lines = Lines(stuck)
+    for _ in range(25_000):
+        lines.add("x\n")  # returns, however many there are
+    go_on.set()
+    lines.close()
+    told = "".join(written).splitlines()
+    kept = told.count("x")
+    assert 10_000 <= kept < 25_000
+    left_out = [json.loads(line)["message"] for line in told if line != "x"]
+    assert sum(int(message.split()[0]) for message in left_out) == 25_000 - kept
