@@ -47,6 +47,7 @@ class Extension(StrEnum):
     USAGE = "usage"
     REMOVE_BUCKET = "remove-bucket"
     CHANGES = "changes"
+    UNDELETE = "undelete"  # what was deleted or replaced can be listed and brought back
     RANGES_UPLOAD = "partial"  # a session that starts from the current version; see docs/decisions
 
 
@@ -163,12 +164,40 @@ class RegisterFileResponse(_Body):
 
 
 class UsageResponse(_Body):
-    """`GET /files?usage=1`: bytes and files, for statfs."""
+    """`GET /files?usage=1`: bytes and files, for statfs. `kept_bytes` are those of deleted and
+    replaced versions; they are neither free nor in `used_bytes`."""
 
     total_bytes: int
     free_bytes: int
     used_bytes: int
     files: int
+    kept_bytes: int = 0
+
+
+class DeletedFile(_Body):
+    """A version that lost its name, and can be brought back until `expires_at` (Unix seconds).
+
+    `replaced`: another content took its place. `deleted_by` is the name of the token, "" without.
+    """
+
+    bucket: str
+    key: str
+    mime_type: str
+    bytes: int
+    etag: str
+    modified_ns: int
+    deleted_at: int
+    expires_at: int
+    replaced: bool
+    deleted_by: str
+
+
+class DeletedBucket(_Body):
+    """How much of one bucket, which need not exist any more, can be brought back."""
+
+    name: str
+    files: int
+    bytes: int
 
 
 class Operation(StrEnum):

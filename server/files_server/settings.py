@@ -7,6 +7,7 @@ whether it works.
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+_DURATION = re.compile(r"(?:off|(\d{1,9})([smhd])?)\Z")
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 PREFIX = "FILES_SERVER_"
 _LISTS = frozenset({"file_roots"})  # written with ":" between paths in an environment variable
 
@@ -58,6 +61,11 @@ class Settings(BaseModel):
         ge=0,
         description="How long a replaced version can still be read by `version=`.",
     )
+    keep_deleted: int = Field(
+        default=0,
+        ge=0,
+        description="How long deleted and replaced files can be undeleted, such as 7d or 12h.",
+    )
     url_seconds: int = Field(
         default=900,
         ge=1,
@@ -89,6 +97,14 @@ class Settings(BaseModel):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Requests are logged at info, refused ones too."
     )
+
+    @field_validator("keep_deleted", mode="before")
+    @classmethod
+    def _parse_duration(cls, value: object) -> object:
+        match = _DURATION.match(value) if isinstance(value, str) else None
+        if match is None and isinstance(value, str):
+            raise ValueError("must be seconds, or a number with s, m, h or d; 0 or off: not at all")
+        return int(match[1] or 0) * _UNITS[match[2] or "s"] if match else value
 
     @field_validator("listen")
     @classmethod

@@ -14,9 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import ParamSpec, TypeVar
 
+from files_server import auth
 from files_server.blobs.checksums import checksums
 from files_server.blobs.local import LocalBlobs, UploadFile
-from files_server.catalog import commits, sessions
+from files_server.catalog import commits, keeping, sessions
 from files_server.catalog.commits import Content, Outcome
 from files_server.catalog.database import Mutation, Transaction
 from files_server.catalog.sessions import COMPLETE, Session, Wish
@@ -127,7 +128,7 @@ class Uploads:
     async def put(self, wish: Wish, part: Part, origin: str) -> Outcome:
         """Content and commit in one request. ApiError 400, 409, 410, 412, 413."""
         check_size(part.length or 0, self._settings.max_file_bytes)
-        keep = self._settings.superseded_seconds
+        keep = keeping.asked_for(self._settings, auth.current().name)
         place = self._places.of(wish.bucket)
         if place is None and self._is_small(part.length):
             assert part.length is not None
@@ -308,7 +309,7 @@ class Uploads:
 
     async def _commit(self, file: UploadFile, session: Session, origin: str) -> Outcome:
         content = await self._publish(file, session.id)
-        keep = self._settings.superseded_seconds
+        keep = keeping.asked_for(self._settings, auth.current().name)
         return await self._committed(
             file, session.id,
             lambda tx: sessions.complete(tx, session, content, session.offset, keep), origin,
@@ -335,7 +336,7 @@ class Uploads:
     async def _complete(
         self, session: Session, content: Content, last_offset: int, origin: str
     ) -> Outcome:
-        keep = self._settings.superseded_seconds
+        keep = keeping.asked_for(self._settings, auth.current().name)
         return await self._catalog.write(
             lambda tx: sessions.complete(tx, session, content, last_offset, keep), origin
         )

@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from files_server.catalog import attributes, nodes, tree
+from files_server.catalog import attributes, keeping, nodes, tree
 from files_server.catalog.database import Transaction
+from files_server.catalog.keeping import NO_KEEP, Keep
 from files_server.catalog.nodes import Node
 from files_server.catalog.schema import FILE
 from files_server.errors import EXISTS, ApiError, shown
@@ -62,7 +63,7 @@ class Commit:
     conditions: Conditions = NO_CONDITIONS
     attributes: AttributesPatch | None = None
     resource_id: str = ""
-    keep_seconds: int = 0
+    keep: Keep = NO_KEEP
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +85,11 @@ def commit(tx: Transaction, wanted: Commit) -> Outcome:
         raise tree.is_directory(wanted.key)
     wanted.conditions.check(existing, wanted.key)
     if existing and _is_special(existing.mime_type) != _is_special(wanted.mime_type):
-        tree.unlink(tx, existing, wanted.bucket, wanted.keep_seconds)  # what it is never changes
+        place = (wanted.bucket, wanted.key)  # what it is never changes: it makes way
+        tree.unlink(tx, existing, place, wanted.keep, replaced=True)
         existing = None
     if existing:
-        _replace(tx, existing, wanted)
+        _replace(tx, existing, (wanted.bucket, wanted.key), wanted)
         node_id = existing.id
     else:
         node_id = _create(tx, wanted)
@@ -132,7 +134,7 @@ def _create(tx: Transaction, wanted: Commit) -> int:
     )
 
 
-def _replace(tx: Transaction, existing: Node, wanted: Commit) -> None:
+def _replace(tx: Transaction, existing: Node, place: tuple[str, str], wanted: Commit) -> None:
     etag, version = _insert_version(tx, wanted, tx.now_ns)
     tx.run(
         "UPDATE resources SET etag = ?, size = ?, mime_type = ?, modified_ns = ?, changed_ns = ?,"
@@ -140,8 +142,7 @@ def _replace(tx: Transaction, existing: Node, wanted: Commit) -> None:
         etag, wanted.content.size, wanted.mime_type, tx.now_ns, tx.now_ns, tx.now, version,
         existing.resource,
     )  # fmt: skip
-    if existing.version_id is not None:
-        tree.supersede(tx, existing.version_id, wanted.bucket, wanted.keep_seconds)
+    keeping.let_go(tx, existing, place, wanted.keep, replaced=True)
 
 
 def _replace_resource(tx: Transaction, wanted: Commit) -> Outcome:
@@ -156,7 +157,7 @@ def _replace_resource(tx: Transaction, wanted: Commit) -> Outcome:
         raise ApiError(410, f"The resource {shown(wanted.resource_id)} left {wanted.bucket!r}.")
     node = nodes.by_id(tx.connection, names[chosen][0])
     wanted.conditions.check(node, places[chosen][1])
-    _replace(tx, node, wanted)
+    _replace(tx, node, places[chosen], wanted)
     return _finish(tx, node.id, wanted)
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from files_server.catalog import nodes, tree
 from files_server.catalog.commits import NO_CONDITIONS, Conditions, Outcome
 from files_server.catalog.database import Transaction
+from files_server.catalog.keeping import NO_KEEP, Keep
 from files_server.catalog.nodes import Node
 from files_server.errors import EXISTS, ApiError, not_found, shown
 from files_server.names import KEY_BYTES
@@ -26,7 +27,7 @@ class Move:
     overwrite: bool = True
     exchange: bool = False
     keep_parent: bool = False
-    keep_seconds: int = 0
+    keep: Keep = NO_KEEP
     conditions: Conditions = NO_CONDITIONS
 
 
@@ -60,7 +61,7 @@ def move(tx: Transaction, wanted: Move) -> Outcome:
             raise ApiError(412, f"{shown(key)} exists, and Overwrite is F.")
         if target.resource == source.resource:  # itself, or another hard link of it: rename(2)
             return Outcome(bucket, key, target, 0)
-        _make_room(tx, source, target, bucket, key, wanted.keep_seconds)
+        _make_room(tx, source, target, (bucket, key), wanted.keep)
     directory, name = nodes.split_key(key)
     parent = tree.make_directories(tx, bucket, directory)
     _check_depth(tx, source, key)
@@ -99,14 +100,14 @@ def bind(tx: Transaction, source_place: Place, destination: Place) -> Outcome:
 
 
 def delete(
-    tx: Transaction, place: Place, *, keep_parent: bool, keep_seconds: int, conditions: Conditions
+    tx: Transaction, place: Place, *, keep_parent: bool, keep: Keep, conditions: Conditions
 ) -> int:
     """Remove a file's name or an empty directory; the change's number. ApiError 404, 409, 412."""
     node = must_find(tx, place)
     conditions.check(node, place[1])
     if node.is_directory:
         tree.check_empty(tx, node, place[1])
-    tree.unlink(tx, node, place[0], keep_seconds)
+    tree.unlink(tx, node, place, keep)
     tree.settle_parent(tx, node.parent_id, keep=keep_parent)
     return tree.record(tx, Operation.DELETE, [place], node.rid, node.etag)
 
@@ -117,7 +118,7 @@ def delete_bucket(tx: Transaction, bucket: str) -> int:
     if node is None:
         raise not_found(bucket)
     tree.check_empty(tx, node, bucket)
-    tree.unlink(tx, node, bucket, 0)
+    tree.unlink(tx, node, (bucket, ""), NO_KEEP)
     return tree.record(tx, Operation.BUCKET, [(bucket, "")], node.rid, node.etag)
 
 
@@ -139,16 +140,15 @@ def _check_not_below(source: Place, destination: Place) -> None:
         )
 
 
-def _make_room(
-    tx: Transaction, source: Node, target: Node, bucket: str, key: str, keep_seconds: int
-) -> None:
+def _make_room(tx: Transaction, source: Node, target: Node, place: Place, keep: Keep) -> None:
+    key = place[1]
     if source.is_directory and not target.is_directory:
         raise tree.in_the_way(key.removesuffix("/"))
     if target.is_directory and not source.is_directory:
         raise tree.is_directory(key)
     if target.is_directory:
         tree.check_empty(tx, target, key)
-    tree.unlink(tx, target, bucket, keep_seconds)
+    tree.unlink(tx, target, place, keep, replaced=True)
 
 
 def _exchange(tx: Transaction, wanted: Move, source: Node, target: Node | None) -> Outcome:

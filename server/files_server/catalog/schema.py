@@ -119,13 +119,14 @@ deleted = Table(
     Column("deleted_at", BigInteger, nullable=False),  # Unix seconds
     Column("replaced", SmallInteger, nullable=False),  # 1: another content took its place
     Column("deleted_by", _Text, nullable=False),  # the token's name; "" without tokens
+    Column("mime_type", _Text, nullable=False),
     Column("mode", Integer),
     Column("uid", BigInteger),
     Column("gid", BigInteger),
     Column("modified_ns", BigInteger, nullable=False),
     Column("accessed_ns", BigInteger, nullable=False),
     Column("xattrs", _Text),
-    Index("deleted_by_name", "bucket", "key", "deleted_at"),
+    Index("deleted_by_name", "bucket", "key", "version_id"),
 )
 
 changes = Table(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from files_server.catalog import commits
 from files_server.catalog.commits import Commit, Conditions, Content, Outcome
 from files_server.catalog.database import Transaction
+from files_server.catalog.keeping import Keep
 from files_server.catalog.nodes import Node
 from files_server.errors import ApiError, shown
 from filesfs.wire import AttributesPatch
@@ -32,11 +33,11 @@ class Wish:
     base: str = ""
     owner: str = ""  # the name of the token that made it
 
-    def commit(self, content: Content, keep_seconds: int) -> Commit:
+    def commit(self, content: Content, keep: Keep) -> Commit:
         """The commit of this wish with its bytes."""
         return Commit(
             self.bucket, self.key, self.mime_type, content, self.conditions,
-            self.attributes, self.resource_id, keep_seconds,
+            self.attributes, self.resource_id, keep,
         )  # fmt: skip
 
 
@@ -91,13 +92,13 @@ def advance(tx: Transaction, session_id: str, offset: int, size: int | None = No
 
 
 def complete(
-    tx: Transaction, session: Session, content: Content, last_offset: int, keep_seconds: int
+    tx: Transaction, session: Session, content: Content, last_offset: int, keep: Keep
 ) -> Outcome:
     """Commit and remember it, in one transaction. ApiError 409, 410, 412."""
     now = find(tx.connection, session.id)
     if now.state == COMPLETE:
         return now.outcome
-    outcome = commits.commit(tx, session.wish.commit(content, keep_seconds))
+    outcome = commits.commit(tx, session.wish.commit(content, keep))
     finish(tx, session.id, outcome, last_offset)
     return outcome
 

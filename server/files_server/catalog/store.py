@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from files_server.catalog import database, nodes, tree
+from files_server.catalog import database, keeping, nodes
 from files_server.catalog.database import Committed, Mutation, T, Transaction, Writer
 from files_server.errors import ApiError, shown
 
@@ -118,6 +118,13 @@ class Catalog:
             raise ApiError(410, "This version went while it was read. Read the file again.")
         return bytes(found[0])
 
+    def kept_bytes(self) -> int:
+        """Bytes of versions without a name, kept for readers and for undelete."""
+        row = self.reader.execute(
+            "SELECT coalesce(sum(size), 0) FROM versions WHERE expires_at IS NOT NULL"
+        ).fetchone()
+        return int(row[0])
+
     def usage(self) -> tuple[int, int]:
         """Bytes of all current files, and how many files."""
         row = self.reader.execute(
@@ -126,10 +133,10 @@ class Catalog:
         return row[0], row[1]
 
     async def make_room(self) -> bool:
-        """Give up all superseded versions; whether there was any with a blob."""
-        dropped = await self.write(lambda tx: _expire(tx, None))
+        """Give up versions that nothing names; whether there was any with a blob."""
+        found = await self.write(keeping.make_room)
         self._remove_garbage()
-        return dropped > 0
+        return found
 
     async def prune(self) -> None:
         """Drop what has expired: superseded versions, old change events."""
@@ -164,18 +171,8 @@ class Catalog:
         return epoch, found[0] if found else 0
 
 
-def _expire(tx: Transaction, before: int | None) -> int:
-    rows = tx.all(
-        "SELECT id, blob FROM versions WHERE expires_at IS NOT NULL AND expires_at < ?",
-        2**62 if before is None else before,
-    )
-    for row in rows:
-        tree.drop_version(tx, row[0])
-    return sum(1 for row in rows if row[1])
-
-
 def _prune(tx: Transaction) -> None:
-    _expire(tx, tx.now)
+    keeping.expire(tx)
     tx.run(
         "DELETE FROM changes WHERE number <= (SELECT max(number) FROM changes) - ?", _KEPT_CHANGES
     )

@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 import secrets
 
-from files_server.catalog import nodes
+from files_server.catalog import keeping, nodes
 from files_server.catalog.database import Transaction
+from files_server.catalog.keeping import NO_KEEP, Keep
 from files_server.catalog.nodes import Node
 from files_server.catalog.schema import BUCKET, DIRECTORY, FILE
 from files_server.errors import (
@@ -156,9 +157,11 @@ def check_empty(tx: Transaction, node: Node, name: str) -> None:
         raise ApiError(409, f"{shown(name)} is not empty.", reason=NOT_EMPTY)
 
 
-def unlink(tx: Transaction, node: Node, bucket: str, keep_seconds: int) -> None:
-    """Remove one name, and the resource with its last one. The content stays readable by version
-    for `keep_seconds`. The caller has checked that a directory is empty, and stamps its parent."""
+def unlink(
+    tx: Transaction, node: Node, place: tuple[str, str], keep: Keep, *, replaced: bool = False
+) -> None:
+    """Remove one name, `place`, and the resource with its last one. The content is kept as `keep`
+    says. The caller has checked that a directory is empty, and stamps its parent."""
     tx.run("DELETE FROM nodes WHERE id = ?", node.id)
     if node.kind == FILE and node.nlink > 1:
         tx.run(
@@ -169,29 +172,7 @@ def unlink(tx: Transaction, node: Node, bucket: str, keep_seconds: int) -> None:
     if node.is_directory:
         count_directory(tx, node.parent_id, -1)
     tx.run("DELETE FROM resources WHERE id = ?", node.resource)
-    if node.version_id is not None:
-        supersede(tx, node.version_id, bucket, keep_seconds)
-
-
-def supersede(tx: Transaction, version: int, bucket: str, keep_seconds: int) -> None:
-    """A version is no longer current: keep it for a while, or let it go."""
-    if keep_seconds > 0:
-        tx.run(
-            "UPDATE versions SET expires_at = ?, bucket = ? WHERE id = ?",
-            tx.now + keep_seconds, bucket, version,
-        )  # fmt: skip
-    else:
-        drop_version(tx, version)
-
-
-def drop_version(tx: Transaction, version: int) -> None:
-    """Forget a version; its blob goes once this transaction is committed."""
-    row = tx.one("SELECT blob FROM versions WHERE id = ?", version)
-    tx.run("DELETE FROM versions WHERE id = ?", version)
-    if row and row[0]:
-        tx.garbage.append(row[0])
-    else:
-        tx.run("DELETE FROM contents WHERE version_id = ?", version)
+    keeping.let_go(tx, node, place, keep, replaced=replaced)
 
 
 def settle_parent(tx: Transaction, parent: int, *, keep: bool) -> None:
@@ -207,6 +188,6 @@ def settle_parent(tx: Transaction, parent: int, *, keep: bool) -> None:
         node = nodes.by_id(tx.connection, parent)
         if node.explicit or has_children(tx, parent):
             return
-        unlink(tx, node, "", 0)
+        unlink(tx, node, ("", ""), NO_KEEP)
         parent = node.parent_id
         stamp(tx, parent)

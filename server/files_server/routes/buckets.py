@@ -18,7 +18,7 @@ from files_server.catalog.nodes import Node
 from files_server.entries import Body
 from files_server.errors import ApiError, not_found, shown
 from files_server.names import check_bucket
-from files_server.routes import asking, bodies
+from files_server.routes import asking, bodies, deleted
 from files_server.routes.describing import described
 from files_server.services import Services
 from filesfs.wire import (
@@ -51,6 +51,8 @@ async def list_files(request: Request) -> Response:
     target = asking.target_of(request)
     if located := await asking.registered_answer(request, target):
         return located
+    if request.query_params.get("deleted"):
+        return deleted.files(request, target.bucket)
     services, wanted = asking.services_of(request), _wanted(request, check_bucket(target.bucket))
     number = services.catalog.latest  # before it is read: what comes later may be missing
     node = nodes.find(services.catalog.reader, wanted.bucket)

@@ -32,6 +32,9 @@ _QUERY = {
     "after": (_TEXT, "Only keys behind this one."),
     "usage": (_TEXT, "1: total and free bytes instead of the buckets."),
     "name": (_TEXT, "The alias for a URI."),
+    "deleted": (_TEXT, "1: what was deleted or replaced and is kept, instead."),
+    "undelete": (_TEXT, "The ETag of a kept version: it comes back as this key."),
+    "purge": (_TEXT, "The ETag of a kept version of this key: it is given up."),
     "mode": ({"type": "string", "enum": ["ro", "rw"]}, "rw: a URI may be written to."),
 }
 _HEADER = {
@@ -46,6 +49,7 @@ _HEADER = {
     "Repr-Digest": (_TEXT, "sha-256 or crc32c of the whole file."),
     "Files-Attributes": (_TEXT, "JSON of what PATCH takes, applied in the same commit."),
     "Files-Keep-Parent": (_TEXT, "1: the directory stays when this was its last file."),
+    "Overwrite": (_TEXT, "T: what is there is replaced."),
     "Files-Origin": (_TEXT, "An id of the client, copied to its change events."),
 }
 _CHANGE = ("Files-Origin", "If-Match")
@@ -57,8 +61,8 @@ _PARAMETERS: dict[str, tuple[str, ...]] = {
     ),
     "get_upload_session_info": ("session_id",),
     "cancel_upload_session": ("session_id",),
-    "list_all_buckets": ("view", "usage"),
-    "list_files_in_bucket": ("bucket", "view", "prefix", "delimiter", "limit", "after"),
+    "list_all_buckets": ("view", "usage", "deleted"),
+    "list_files_in_bucket": ("bucket", "view", "prefix", "delimiter", "limit", "after", "deleted"),
     "register_bucket": ("bucket", "name", "mode", "Files-Origin"),
     "set_bucket_attributes": ("bucket", "view", "Files-Origin"),
     "remove_bucket": ("bucket", "Files-Origin"),
@@ -71,6 +75,7 @@ _PARAMETERS: dict[str, tuple[str, ...]] = {
         "Content-Digest", "Repr-Digest", *_CHANGE,
     ),
     "delete_file": ("bucket", "key", "Files-Keep-Parent", *_CHANGE),
+    "undelete_file": ("bucket", "key", "undelete", "purge", "Overwrite", "Files-Origin", "view"),
     "set_attributes": ("bucket", "key", "view", *_CHANGE),
 }  # fmt: skip
 _BYTES = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}

@@ -8,9 +8,10 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from files_server import auth
 from files_server.access import require
 from files_server.auth import Right
-from files_server.catalog import attributes, commits, moves, nodes, tree
+from files_server.catalog import attributes, commits, keeping, moves, nodes, tree
 from files_server.catalog.commits import Outcome
 from files_server.catalog.database import Transaction
 from files_server.catalog.moves import Move
@@ -81,12 +82,15 @@ async def delete(request: Request) -> Response:
         return located
     _check(target)
     services = asking.services_of(request)
-    keep, conditions = asking.flag(request, "Files-Keep-Parent"), asking.conditions_of(request)
-    seconds = services.settings.superseded_seconds
+    keep = keeping.asked_for(services.settings, auth.current().name)
+    keep_parent, conditions = (
+        asking.flag(request, "Files-Keep-Parent"),
+        asking.conditions_of(request),
+    )
     number = await services.catalog.write(
         lambda tx: moves.delete(
             tx, (target.bucket, target.key),
-            keep_parent=keep, keep_seconds=seconds, conditions=conditions,
+            keep_parent=keep_parent, keep=keep, conditions=conditions,
         ),
         asking.origin_of(request),
     )  # fmt: skip
@@ -132,7 +136,7 @@ async def move(request: Request) -> Response:
         overwrite=request.headers.get("overwrite", "T").upper() != "F",
         exchange=asking.flag(request, "Exchange"),
         keep_parent=asking.flag(request, "Files-Keep-Parent"),
-        keep_seconds=services.settings.superseded_seconds,
+        keep=keeping.asked_for(services.settings, auth.current().name),
         conditions=asking.conditions_of(request),
     )
     outcome = await services.catalog.write(

@@ -12,7 +12,7 @@ from starlette.responses import Response, StreamingResponse
 from files_server import auth
 from files_server.auth import Right
 from files_server.catalog import listing
-from files_server.routes import asking, sessions
+from files_server.routes import asking, deleted, sessions
 from files_server.routes.describing import described
 from filesfs.wire import (
     Extension,
@@ -37,6 +37,8 @@ async def read(request: Request) -> Response:
     query = request.query_params
     if query.get("changes"):
         return _changes(request)
+    if query.get("deleted"):
+        return deleted.buckets(request)
     if query.get("usage"):
         return await _usage(request)
     return _buckets(request)
@@ -76,7 +78,11 @@ async def _usage(request: Request) -> Response:
     services = asking.services_of(request)
     total, free = await asyncio.to_thread(services.blobs.usage)
     used, count = services.catalog.usage()
-    body = {"total_bytes": total, "free_bytes": free, "used_bytes": used, "files": count}
+    kept = services.catalog.kept_bytes()
+    body = {
+        "total_bytes": total, "free_bytes": free, "used_bytes": used, "files": count,
+        "kept_bytes": kept,
+    }  # fmt: skip
     return asking.answer(request, body)
 
 
