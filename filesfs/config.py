@@ -111,6 +111,13 @@ class MountSettings:
     def conflict_fail(self) -> bool:
         return self.conflict == "fail"
 
+    @property
+    def acl(self) -> bool:
+        """Whether the kernel is asked to enforce access control lists. Only root can ask, and only
+        where the kernel checks permissions at all.
+        """
+        return self.xattr and self.default_permissions and os.geteuid() == 0
+
     def fuse_options(self) -> tuple[str, ...]:
         """What libfuse and the kernel are told."""
         source = str(self.source).replace("\\", "\\\\").replace(",", "\\,")

@@ -27,6 +27,7 @@ from filesfs.config import MountSettings
 from filesfs.domain import Entry, Kind
 from filesfs.errors import FilesfsError, NotFound, UsageError
 from filesfs.filesystem import Core, Filesystem, Rules
+from filesfs.fuse.device import premount
 from filesfs.fuse.kernel import KernelNotifier, cut_off
 from filesfs.fuse.operations import Operations
 from filesfs.read.blocks import BlockCache
@@ -203,9 +204,16 @@ async def _drain(filesystem: Filesystem) -> None:
 @asynccontextmanager
 async def _mounted(settings: MountSettings, filesystem: Filesystem, stop: _Stop) -> Any:
     options = set(settings.fuse_options())
+    device = None
+    if settings.acl:
+        device = premount(settings.mountpoint, str(settings.source), options)
+        filesystem.core.rules = replace(filesystem.core.rules, acl=device is not None)
     try:
-        pyfuse3.init(Operations(filesystem), str(settings.mountpoint), options)
+        where = device.path if device else str(settings.mountpoint)
+        pyfuse3.init(Operations(filesystem), where, options)
     except RuntimeError as error:
+        if device:
+            device.unmount()
         raise UsageError(
             f"cannot mount on {settings.mountpoint}: {error}; is it mounted already, "
             f"or is /dev/fuse not open to you? (see dmesg)",
@@ -220,6 +228,8 @@ async def _mounted(settings: MountSettings, filesystem: Filesystem, stop: _Stop)
         kernel.stop()
         if stop.asked:
             cut_off(settings.mountpoint)
+        if device:
+            device.unmount()
         # libfuse detaches: a busy mount goes too, its open files answer ENOTCONN
         pyfuse3.close(unmount=True)
 

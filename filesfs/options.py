@@ -94,7 +94,7 @@ OPTIONS: Mapping[str, Option] = {
     "timeout": Option(seconds, "TIME", "how long a call tries to reach the server (default 30)"),
     "attr_timeout": Option(seconds, "TIME", "attributes kept without the change feed (default 1)"),
     "entry_timeout": Option(seconds, "TIME", "names kept without the change feed (default 1)"),
-    "xattr": _flag("extended attributes; makes small writes slower"),
+    "xattr": _flag("extended attributes and, mounted by root, ACLs; makes small writes slower"),
     "experimental_writeback": _flag(
         "close() returns once the data is in cache_dir; a crash may still lose it: docs/FAULTS.md"
     ),

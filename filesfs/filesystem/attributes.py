@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import suppress
 from dataclasses import replace
 
 from filesfs.domain import AttributeChange, Attributes, Entry, Kind
@@ -16,13 +17,16 @@ from filesfs.filesystem.content import Content, unsent
 from filesfs.filesystem.core import Core, Stat
 from filesfs.filesystem.files import Files
 from filesfs.filesystem.tree import Tree
+from filesfs.state import acl
 from filesfs.state.inodes import Node
 
 _NS = 1_000_000_000
+_S_ISGID = 0o2000
 _XATTR_BYTES = 64 << 10  # an entry, names and values: the contract's limit
-# Not system.*: a stored ACL that nobody enforces would lie; without it cp -a falls back on chmod.
+# Of system.* only access control lists, see set_acl, and those only where the kernel enforces them.
 _XATTR_NAMESPACES = ("user.", "trusted.", "security.")
 MIME_XATTR = "user.mime_type"
+_TOLD = "user.files."  # told by the server, not to be set
 
 
 class AttributeView:
@@ -118,6 +122,7 @@ class AttributeView:
             raise FileSystemError(errno.EROFS, "read-only")
         if change.uid is not None or change.gid is not None:
             change = self._after_chown(node, change)
+        change = self._with_acl(node, change)
         if not change:
             return
         if self._waits(node):
@@ -135,6 +140,15 @@ class AttributeView:
         if mode & 0o0010:
             cleared &= ~0o2000
         return change.then(AttributeChange(mode=cleared)) if cleared != mode else change
+
+    def _with_acl(self, node: Node, change: AttributeChange) -> AttributeChange:
+        """A chmod changes the access list too, also where this mount does not enforce it."""
+        value = self._stored(node).get(acl.ACCESS)
+        if change.mode is None or change.xattrs is not None or value is None:
+            return change
+        with suppress(ValueError):
+            change = replace(change, xattrs={acl.ACCESS: acl.after_chmod(value, change.mode)})
+        return change
 
     def _waits(self, node: Node) -> bool:
         """Whether the next commit takes the change along."""
@@ -170,13 +184,23 @@ class AttributeView:
     # -- xattrs (only with -o xattr) --------------------------------------------------------------
     def xattrs(self, node: Node) -> dict[str, bytes]:
         """All of them, the ones that tell where the file is on the server included."""
+        values = acl.shown(self._stored(node), enforced=self._core.rules.acl)
+        return {**values, **self._informative(node)}
+
+    def xattr_names(self, node: Node) -> list[str]:
+        """Those that a copy takes along: where the file is on the server is only told when asked
+        for by name.
+        """
+        return [name for name in self.xattrs(node) if not name.startswith(_TOLD)]
+
+    def _stored(self, node: Node) -> dict[str, bytes]:
         values = dict(node.entry.attributes.xattrs) if node.entry is not None else {}
         for name, value in (node.pending.xattrs or {}).items():
             if value is None:
                 values.pop(name, None)
             else:
                 values[name] = value
-        return {**values, **self._informative(node)}
+        return values
 
     def _informative(self, node: Node) -> dict[str, bytes]:
         if node.kind is not Kind.FILE or node.entry is None or not node.names:
@@ -196,7 +220,7 @@ class AttributeView:
         present = self.xattrs(node)
         if value is None and name not in present:
             raise FileSystemError(errno.ENODATA)
-        if name.startswith("user.files."):
+        if name.startswith(_TOLD):
             raise FileSystemError(errno.EPERM, "told by the server")
         total = sum(len(key) + len(data) for key, data in present.items())
         if value is not None and total + len(name) + len(value) > _XATTR_BYTES:
@@ -206,6 +230,27 @@ class AttributeView:
             await self.set(node, AttributeChange(mime_type=text))
         else:
             await self.set(node, AttributeChange(xattrs={name: value}))
+
+    async def set_acl(
+        self, node: Node, name: str, value: bytes | None, *, keeps_setgid: bool
+    ) -> None:
+        """Set or remove an access control list. An access list sets the mode with it, in one
+        change; a caller outside the file's group takes setgid off.
+        """
+        stored = self._stored(node)
+        if value is None and name not in stored:
+            return  # as with Linux's own file systems
+        if name == acl.DEFAULT or value is None:
+            await self.set(node, AttributeChange(xattrs={name: value}))
+            return
+        try:
+            mode, kept = acl.applied(value, self.stat(node).mode)
+        except ValueError as error:
+            raise FileSystemError(errno.EINVAL, str(error)) from error
+        if not keeps_setgid:
+            mode &= ~_S_ISGID
+        xattrs = {name: kept} if kept is not None or name in stored else {}
+        await self.set(node, AttributeChange(mode=mode, xattrs=xattrs))
 
 
 def _first(*values: int | None) -> int:

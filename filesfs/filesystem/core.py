@@ -46,6 +46,7 @@ class Rules:
     names: NamePolicy = NamePolicy.ESCAPE
     read_only: bool = False
     xattr: bool = False
+    acl: bool = False  # the kernel enforces access control lists
     conflict_fail: bool = False
     writeback: bool = False  # close() acknowledges once the journal has it
     exclusive: bool = False  # no other client writes here: the kernel caches writes

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import suppress
 from dataclasses import replace
 
 from filesfs.domain import AttributeChange, Entry, Handle, Kind, Location
@@ -18,7 +19,7 @@ from filesfs.filesystem.content import Content
 from filesfs.filesystem.core import Caller, Core
 from filesfs.filesystem.files import Files
 from filesfs.filesystem.tree import Tree
-from filesfs.state import mime
+from filesfs.state import acl, mime
 from filesfs.state.inodes import Node
 
 _S_ISGID = 0o2000
@@ -65,18 +66,22 @@ class Namespace:
         return node
 
     def _creation(self, parent: Node, mode: int, caller: Caller) -> AttributeChange:
-        """Attributes at birth: the umask applied, the group of a setgid directory inherited."""
+        """Attributes at birth: the umask applied, or the directory's default access list instead of
+        it; the group of a setgid directory inherited.
+        """
         gid = caller.gid
         attributes = parent.entry.attributes if parent.entry is not None else None
         if attributes is not None and (attributes.mode or 0) & _S_ISGID:
             gid = attributes.gid if attributes.gid is not None else self._core.rules.gid
         now = self._core.now()
+        mode, xattrs = _born(parent, mode & 0o7777, caller.umask)
         return AttributeChange(
-            mode=mode & 0o7777 & ~caller.umask,
+            mode=mode,
             uid=caller.uid,
             gid=gid,
             modified_ns=now,
             accessed_ns=now,
+            xattrs=xattrs,
         )
 
     async def _put(
@@ -115,6 +120,7 @@ class Namespace:
         if not 1 <= len(target) <= 4095:
             raise FileSystemError(errno.ENAMETOOLONG if target else errno.ENOENT)
         change = self._creation(parent, 0o777, Caller(caller.uid, caller.gid, 0))
+        change = replace(change, mode=0o777, xattrs=None)  # a link has no access list
         await self._refuse_existing(parent, name)
         node = await self._put(parent, name, target, Kind.SYMLINK.value, change, Kind.SYMLINK)
         node.target = target
@@ -141,6 +147,9 @@ class Namespace:
         attributes = parent.entry.attributes if parent.entry is not None else None
         if attributes is not None and (attributes.mode or 0) & _S_ISGID:
             change = change.then(AttributeChange(mode=(change.mode or 0) | _S_ISGID))
+        default = _default_acl(parent)
+        if default is not None:
+            change = change.then(AttributeChange(xattrs={acl.DEFAULT: default}))
         await self._refuse_existing(parent, name)
         place = self._tree.place(parent, name)
         try:
@@ -276,6 +285,21 @@ class Namespace:
         if node is None:
             raise FileSystemError(errno.ENOENT)
         return node
+
+
+def _default_acl(parent: Node) -> bytes | None:
+    xattrs = parent.entry.attributes.xattrs if parent.entry is not None else {}
+    return xattrs.get(acl.DEFAULT) if xattrs else None
+
+
+def _born(parent: Node, mode: int, umask: int) -> tuple[int, dict[str, bytes | None] | None]:
+    """Mode and access list of what is created here."""
+    default = _default_acl(parent)
+    if default is not None:
+        with suppress(ValueError):  # another client stored something else under this name
+            mode, access = acl.inherited(default, mode)
+            return mode, None if access is None else {acl.ACCESS: access}
+    return mode & ~umask, None
 
 
 def _with_nlink(entry: Entry, nlink: int, changed_ns: int | None = None) -> Entry:

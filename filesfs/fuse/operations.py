@@ -22,6 +22,7 @@ from filesfs.fuse.attributes import (
     kind_of_mode,
 )
 from filesfs.fuse.guard import guard_all
+from filesfs.state import acl
 from filesfs.state.inodes import Node
 
 
@@ -42,6 +43,7 @@ class Operations(pyfuse3.Operations):
         self._fs = filesystem
         self._xattr = filesystem.core.rules.xattr
         self.enable_writeback_cache = filesystem.core.rules.exclusive
+        self.enable_acl = filesystem.core.rules.acl
 
     def _node(self, inode: int) -> Node:
         return self._fs.core.node(Inode(inode))
@@ -245,23 +247,41 @@ class Operations(pyfuse3.Operations):
 
     async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> list[bytes]:
         self._need_xattr()
-        names = self._fs.attributes.xattrs(self._node(inode))
+        names = self._fs.attributes.xattr_names(self._node(inode))
         return [name.encode("utf-8", "surrogateescape") for name in names]
 
     async def setxattr(
         self, inode: int, name: bytes, value: bytes, ctx: pyfuse3.RequestContext
     ) -> None:
         self._need_xattr()
-        node = self._node(inode)
-        await self._fs.attributes.set_xattr(node, _text(name), value)
+        await self._set_xattr(self._node(inode), _text(name), value, ctx)
 
     async def removexattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
         self._need_xattr()
-        await self._fs.attributes.set_xattr(self._node(inode), _text(name), None)
+        await self._set_xattr(self._node(inode), _text(name), None, ctx)
+
+    async def _set_xattr(
+        self, node: Node, name: str, value: bytes | None, ctx: pyfuse3.RequestContext
+    ) -> None:
+        if self.enable_acl and name in acl.NAMES:
+            member = _is_member(ctx, self._fs.attributes.stat(node).gid)
+            await self._fs.attributes.set_acl(node, name, value, keeps_setgid=member)
+        else:
+            await self._fs.attributes.set_xattr(node, name, value)
 
     def _need_xattr(self) -> None:
         if not self._xattr:
             raise pyfuse3.FUSEError(errno.ENOSYS)
+
+
+def _is_member(ctx: pyfuse3.RequestContext, gid: int) -> bool:
+    """Whether the caller is root or in this group. Who cannot be looked at is not."""
+    if ctx.uid == 0 or ctx.gid == gid:
+        return True
+    try:
+        return gid in pyfuse3.get_sup_groups(ctx.pid)
+    except (OSError, RuntimeError):
+        return False
 
 
 def _text(name: bytes) -> str:

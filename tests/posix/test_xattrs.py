@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.mount.places import ELSEWHERE
 from tests.posix.users import NOBODY, User
 
 
@@ -20,8 +21,16 @@ def _errno(call: Callable[[], object]) -> str:
 
 def _own(path: Path) -> list[str]:
     """Without those that the mount itself tells."""
-    told = ("user.files.", "user.mime_type", "system.", "security.")
+    told = ("user.mime_type", "system.", "security.")
     return sorted(name for name in os.listxattr(path) if not name.startswith(told))
+
+
+@pytest.fixture
+def bucket_of(place: Path) -> str:
+    """The bucket that the test's directory is."""
+    if ELSEWHERE:
+        pytest.skip("only a mount has buckets")
+    return place.name
 
 
 @pytest.fixture(params=["file", "folder"])
@@ -43,6 +52,20 @@ def test_user_attributes(node: Path) -> None:
     assert os.getxattr(node, "user.one") == b""
     os.removexattr(node, "user.one")
     assert _own(node) == ["user.zwölf"]
+
+
+def test_security_attributes(node: Path) -> None:
+    os.setxattr(node, "security.label", b"x")
+    assert os.getxattr(node, "security.label") == b"x"
+    os.removexattr(node, "security.label")
+    assert _errno(lambda: os.getxattr(node, "security.label")) == "ENODATA"
+
+
+def test_what_the_server_tells_is_not_copied_along(place: Path, bucket_of: str) -> None:
+    (place / "f").write_text("content")
+    assert os.getxattr(place / "f", "user.files.bucket") == bucket_of.encode()
+    assert "user.files.bucket" not in os.listxattr(place / "f")
+    assert _errno(lambda: os.setxattr(place / "f", "user.files.bucket", b"x")) == "EPERM"
 
 
 def test_trusted_attributes_are_roots(place: Path) -> None:
