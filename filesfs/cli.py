@@ -120,6 +120,42 @@ def fsck(
 
 
 @app.command()
+def undelete(
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="a path in a mount, or a source as for mount")
+    ],
+    restore: Annotated[bool, typer.Option("--restore", help="bring back, not only list")] = False,
+    to: Annotated[str, typer.Option("--to", metavar="NAME", help="bring one back as NAME")] = "",
+    version: Annotated[
+        str, typer.Option("--version", metavar="VERSION", help="this one, as listed")
+    ] = "",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="replace what is there; that is kept in turn")
+    ] = False,
+    purge: Annotated[bool, typer.Option("--purge", help="give up what is kept, now")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="the list for programs")] = False,
+    given: OptionTexts = [],  # noqa: B006
+) -> None:
+    """List deleted and replaced files that the server keeps, or bring them back."""
+    from filesfs.commands import undelete as keeping
+
+    if purge and (restore or to or overwrite):
+        raise UsageError("--purge gives up what the others would bring back: choose")
+    wish = keeping.Wish(source, given, version, to, overwrite)
+    if purge:
+        print(f"given up: {keeping.purge(wish)}")
+    elif restore or to or overwrite:
+        if not keeping.restore(wish, _say):
+            raise typer.Exit(1)
+    else:
+        found = keeping.collect(wish)
+        if as_json:
+            print(json.dumps([one.model_dump() for one in found], indent=2))
+        else:
+            print("\n".join(map(keeping.line, found)) or "nothing that was deleted is kept there")
+
+
+@app.command()
 def up(
     directory: Annotated[
         Path | None, typer.Argument(metavar="DIR", help="default: /mnt/files, or ~/files")

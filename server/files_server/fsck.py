@@ -36,7 +36,13 @@ _BROKEN = {
     " ON v.id = r.version_id WHERE r.kind = 0 AND v.id IS NULL",
     "a version without its bytes": "SELECT v.etag FROM versions v LEFT JOIN contents c"
     " ON c.version_id = v.id WHERE v.blob IS NULL AND c.version_id IS NULL",
+    "a version that no file has": "SELECT v.etag FROM versions v LEFT JOIN resources r"
+    " ON r.version_id = v.id WHERE v.expires_at IS NULL AND r.id IS NULL",
 }
+_LOST = (  # what can be undeleted has a version that expires
+    "SELECT d.version_id, d.bucket, d.key FROM deleted d LEFT JOIN versions v"
+    " ON v.id = d.version_id AND v.expires_at IS NOT NULL WHERE v.id IS NULL"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +64,7 @@ def check(data_dir: Path, digests: bool, repair: bool) -> list[Problem]:
     with _locked(data_dir), closing(_open(data_dir)) as catalog:
         problems = list(_catalog(catalog))
         problems += _links(catalog, repair)
+        problems += _deleted(catalog, repair)
         problems += _contents(catalog, LocalBlobs(data_dir), digests)
         problems += _strays(catalog, data_dir, repair)
         return problems
@@ -83,6 +90,15 @@ def _links(catalog: sqlite3.Connection, repair: bool) -> Iterator[Problem]:
         if mend:
             catalog.execute("UPDATE resources SET nlink = ? WHERE id = ?", (found, resource))
         yield Problem(f"the resource {rid} has {found} names, not {recorded}", mend)
+
+
+def _deleted(catalog: sqlite3.Connection, repair: bool) -> Iterator[Problem]:
+    if not catalog.execute("SELECT 1 FROM sqlite_master WHERE name = 'deleted'").fetchone():
+        return  # the catalog of an older server, which kept nothing for undelete
+    for version, bucket, key in catalog.execute(_LOST).fetchall():
+        if repair:
+            catalog.execute("DELETE FROM deleted WHERE version_id = ?", (version,))
+        yield Problem(f"the deleted file {bucket}/{key} has no content any more", repair)
 
 
 def _contents(catalog: sqlite3.Connection, blobs: LocalBlobs, digests: bool) -> Iterator[Problem]:

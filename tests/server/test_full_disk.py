@@ -45,6 +45,16 @@ def test_507_and_nothing_lost(small_disk: Path) -> None:
         assert httpx.get(f"{base}/turn?alt=media").content == data
 
 
+def test_what_could_be_undeleted_gives_way_on_a_full_disk(small_disk: Path) -> None:
+    with running_server(small_disk / "data", keep_deleted="7d", superseded_seconds=0) as server:
+        base = f"{server.url}/v1/files/b"
+        for number in range(5):
+            data = bytes([number]) * (12 * MIB)
+            httpx.put(f"{base}/{number}?alt=media", content=data).raise_for_status()
+            httpx.delete(f"{base}/{number}").raise_for_status()
+        assert httpx.get(f"{base}?deleted=1").json()["data"][-1]["key"] == "4"
+
+
 def test_a_session_survives_a_full_disk(small_disk: Path) -> None:
     with running_server(small_disk / "data") as server:
         body = {"bucket": "b", "key": "k", "mime_type": "x", "size": 30 * MIB}
