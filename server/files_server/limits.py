@@ -34,31 +34,21 @@ class BodyLimits:
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):
             await self._app(scope, receive, send)
             return
+        watched = _Watched(receive, self._idle)
+        try:
+            await self._limited(scope, watched, send)
+        finally:
+            watched.stop()
+
+    async def _limited(self, scope: Scope, watched: Receive, send: Send) -> None:
         if _carries_content(scope):
-            await self._app(scope, self._watched(receive), send)
+            await self._app(scope, watched, send)
             return
         length = header(scope, b"content-length")
         if length is not None and (not length.isdigit() or int(length) > self._max):
             await refuse(send, 413, _too_long(self._max), [(b"connection", b"close")])
             return
-        await self._app(scope, self._counted(self._watched(receive)), send)
-
-    def _watched(self, receive: Receive) -> Receive:
-        ended = False
-
-        async def watched() -> Message:
-            nonlocal ended
-            if ended:  # what comes now is only the disconnect, however late
-                return await receive()
-            try:
-                async with asyncio.timeout(self._idle):
-                    message = await receive()
-            except TimeoutError:
-                message = {"type": "http.disconnect"}
-            ended = not message.get("more_body", False)
-            return message
-
-        return watched
+        await self._app(scope, self._counted(watched), send)
 
     def _counted(self, receive: Receive) -> Receive:
         seen = 0
@@ -72,6 +62,63 @@ class BodyLimits:
             return message
 
         return counted
+
+
+class _Watched:
+    """`receive`, whose body is at its end once nothing has arrived for `idle` seconds.
+
+    One timer looks at the clock now and then, and ends the wait as asyncio.timeout does: a timeout
+    for each chunk would cost more than the chunk.
+    """
+
+    def __init__(self, receive: Receive, idle: float) -> None:
+        self._receive = receive
+        self._idle = idle
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._waiting: asyncio.Task[object] | None = None
+        self._since = 0.0
+        self._late = False
+        self._ended = False
+
+    async def __call__(self) -> Message:
+        if self._ended:  # what comes now is only the disconnect, however late
+            return await self._receive()
+        self._waiting, self._since = asyncio.current_task(), self._loop.time()
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._idle, self._look)
+        try:
+            message = await self._receive()
+        except asyncio.CancelledError:
+            self.stop()
+            if not self._late or self._task_is_cancelled():
+                raise
+            return {"type": "http.disconnect"}
+        finally:
+            self._waiting = None
+        if not message.get("more_body", False):
+            self.stop()
+        return message
+
+    def _look(self) -> None:
+        left = self._since + self._idle - self._loop.time()
+        if self._waiting is not None and left <= 0:
+            self._late = True
+            self._waiting.cancel()
+        else:
+            wait = left if self._waiting is not None else self._idle
+            self._timer = self._loop.call_later(wait, self._look)
+
+    def _task_is_cancelled(self) -> bool:
+        """By somebody else, too."""
+        task = asyncio.current_task()
+        return task is not None and task.uncancel() > 0
+
+    def stop(self) -> None:
+        """The request is over, or its body is."""
+        self._ended = True
+        if self._timer is not None:
+            self._timer.cancel()
 
 
 def _carries_content(scope: Scope) -> bool:

@@ -15,11 +15,11 @@ from typing import ParamSpec, TypeVar
 from starlette.requests import ClientDisconnect
 
 from files_server.blobs.local import UploadFile
+from files_server.blobs.slots import Slot, Slots
 from files_server.errors import ApiError
 
 P = ParamSpec("P")
 T = TypeVar("T")
-_FLUSH = 1 << 20  # bytes handed to a thread at a time: fewer cost more in hand-over than in I/O
 _SYNC = 32 << 20  # bytes between two syncs, so that the last one is short
 
 
@@ -56,6 +56,7 @@ class Receiver:
     def __init__(self, pool: ThreadPoolExecutor, make_room: Callable[[], Awaitable[bool]]) -> None:
         self._pool = pool
         self._make_room = make_room
+        self._slots = Slots()
 
     async def receive(
         self,
@@ -70,59 +71,122 @@ class Receiver:
         ClientDisconnect when it ends short of `length`, ApiError 413 past `limit`, 507. What had
         arrived by then is in the file; the caller decides about it.
         """
-        waiting: list[bytes] = []
-        size = total = unsynced = 0
-        async for chunk in self._until_broken(stream, file, waiting):
-            total += len(chunk)
-            if total > limit:
-                raise ApiError(413, f"The body is longer than the {limit} bytes that are left.")
-            waiting.append(chunk)
-            size += len(chunk)
-            if size >= _FLUSH:
-                await self._append(file, waiting)
-                unsynced, size = unsynced + size, 0
-                if unsynced >= _SYNC:
-                    unsynced = 0
-                    await settled(self._pool, file.sync)
-                    if record:
-                        await record(file.length)
-        await self._append(file, waiting)
+        writing = _Writing(self, file, record)
+        total = 0
+        try:
+            async for chunk in stream:
+                total += len(chunk)
+                if total > limit:
+                    raise ApiError(413, f"The body is longer than the {limit} bytes that are left.")
+                await writing.add(chunk)
+        except (ClientDisconnect, asyncio.CancelledError):
+            await writing.flush()
+            raise
+        else:
+            await writing.flush()
+        finally:
+            await writing.end()
         if length is not None and total != length:
             raise ClientDisconnect
 
-    async def _until_broken(
-        self, stream: AsyncIterator[bytes], file: UploadFile, waiting: list[bytes]
-    ) -> AsyncIterator[bytes]:
-        """The body; where it breaks off, what waits is written first, so that it can count."""
-        try:
-            async for chunk in stream:
-                yield chunk
-        except (ClientDisconnect, asyncio.CancelledError):
-            await self._append(file, waiting)
-            raise
-
-    async def _append(self, file: UploadFile, waiting: list[bytes]) -> None:
-        if not waiting:
-            return
+    async def append(self, file: UploadFile, view: memoryview) -> None:
+        """Write at the end of the file; where the disk is full, once more after making room."""
         start, sums = file.length, file.sums.copy()
         try:
-            await settled(self._pool, file.append, waiting)
+            await settled(self._pool, file.write, view)
         except OSError as error:
             await settled(self._pool, file.truncate, start, sums)
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             if not await self._make_room():
                 raise full_disk() from error
-            await self._again(file, waiting)
-        waiting.clear()
+            await self._again(file, view)
 
-    async def _again(self, file: UploadFile, waiting: list[bytes]) -> None:
+    async def _again(self, file: UploadFile, view: memoryview) -> None:
         start, sums = file.length, file.sums.copy()
         try:
-            await settled(self._pool, file.append, waiting)
+            await settled(self._pool, file.write, view)
         except OSError as error:
             await settled(self._pool, file.truncate, start, sums)
             raise full_disk() from error
+
+    async def sync(self, file: UploadFile) -> None:
+        await settled(self._pool, file.sync)
+
+    def borrow(self) -> Slot:
+        return self._slots.borrow()
+
+    def give_back(self, slot: Slot) -> None:
+        self._slots.give_back(slot)
+
+
+class _Writing:
+    """One body on its way to disk: while a slot is written, the next one fills.
+
+    Invariant: `_running` alone touches the file until it is done, and it is waited for even when
+    the request is ended.
+    """
+
+    def __init__(
+        self,
+        receiver: Receiver,
+        file: UploadFile,
+        record: Callable[[int], Awaitable[None]] | None,
+    ) -> None:
+        self._receiver = receiver
+        self._file = file
+        self._record = record
+        self._slot = receiver.borrow()
+        self._slot.begin(file.length)
+        self._next = file.length  # where the slot that fills will begin
+        self._running: asyncio.Task[None] | None = None
+        self._unsynced = 0
+
+    async def add(self, chunk: bytes) -> None:
+        rest = self._slot.take(memoryview(chunk))
+        while rest or self._slot.full:
+            await self._hand_over()
+            rest = self._slot.take(rest)
+
+    async def flush(self) -> None:
+        """Everything that was added is in the file, or the error that kept it out is raised."""
+        if self._slot.view:
+            await self._hand_over()
+        await self._settle()
+
+    async def end(self) -> None:
+        """Nothing touches the file any more. Errors are told by `flush` and `add`."""
+        if self._running is not None:
+            await asyncio.wait({self._running})
+            if not self._running.cancelled():
+                self._running.exception()
+        self._receiver.give_back(self._slot)
+
+    async def _hand_over(self) -> None:
+        await self._settle()
+        slot = self._slot
+        self._next += len(slot.view)
+        self._running = asyncio.create_task(self._write(slot))
+        self._slot = self._receiver.borrow()
+        self._slot.begin(self._next)
+
+    async def _settle(self) -> None:
+        if self._running is not None:
+            await asyncio.wait({self._running})
+            task, self._running = self._running, None
+            task.result()
+
+    async def _write(self, slot: Slot) -> None:
+        self._unsynced += len(slot.view)
+        try:
+            await self._receiver.append(self._file, slot.view)
+        finally:
+            self._receiver.give_back(slot)
+        if self._unsynced >= _SYNC:
+            self._unsynced = 0
+            await self._receiver.sync(self._file)
+            if self._record:
+                await self._record(self._file.length)
 
 
 def full_disk() -> ApiError:

@@ -6,12 +6,15 @@ thread. A rename is followed by fsync of the folder, so a published blob survive
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterable, Set
 from pathlib import Path
 
 from files_server.blobs.checksums import BlockSums
+from files_server.blobs.slots import ALIGNMENT, SLOT
 
 _READ = 1 << 20
 
@@ -23,6 +26,7 @@ class UploadFile:
         self.path = path
         self.length = 0
         self.sums = BlockSums()
+        self._direct = True  # until the file system says that it cannot
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def restore(self, length: int) -> None:
@@ -39,12 +43,49 @@ class UploadFile:
     def append(self, chunks: Iterable[bytes]) -> None:
         """Write at the end. After OSError the caller truncates."""
         for chunk in chunks:
-            view = memoryview(chunk)
-            while view:
-                written = os.pwrite(self._descriptor, view, self.length)
-                self.sums.update(view[:written])
-                self.length += written
-                view = view[written:]
+            self.write(memoryview(chunk))
+
+    def write(self, view: memoryview) -> None:
+        """Write at the end; large files past the page cache. After OSError the caller truncates.
+
+        Pages for content that nobody reads soon cost more than the disk does, and writing them
+        out would be left for the sync that the client waits for. `view` of a Slot is aligned.
+        """
+        head = min(-self.length % ALIGNMENT, len(view))
+        whole = (len(view) - head) // ALIGNMENT * ALIGNMENT
+        if self._direct and whole and self.length + len(view) >= SLOT:
+            self._put(view[:head])
+            self._put_past_the_cache(view[head : head + whole])
+            view = view[head + whole :]
+        self._put(view)
+
+    def _put_past_the_cache(self, view: memoryview) -> None:
+        flags = fcntl.fcntl(self._descriptor, fcntl.F_GETFL)
+        try:
+            fcntl.fcntl(self._descriptor, fcntl.F_SETFL, flags | os.O_DIRECT)
+            while len(view) >= ALIGNMENT:
+                view = self._written(view)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            self._direct = False
+        finally:
+            fcntl.fcntl(self._descriptor, fcntl.F_SETFL, flags)
+        self._put(view)
+
+    def _put(self, view: memoryview) -> None:
+        start = self.length
+        while view:
+            view = self._written(view)
+        if self.length - start >= SLOT // 2:  # so that little is left for the sync
+            os.posix_fadvise(self._descriptor, start, self.length - start, os.POSIX_FADV_DONTNEED)
+
+    def _written(self, view: memoryview) -> memoryview:
+        """Write some of it; what is left."""
+        written = os.pwrite(self._descriptor, view, self.length)
+        self.sums.update(view[:written])
+        self.length += written
+        return view[written:]
 
     def copy_from(self, path: Path, length: int) -> None:
         """Append `length` bytes of the file at `path`, from this file's own length on.
