@@ -5,6 +5,7 @@ Operations are values; `Side.do` performs one and answers with what a program wo
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import mmap
 import os
@@ -55,15 +56,29 @@ class Side:
     def __init__(self, root: Path) -> None:
         self.root = root
         root.chmod(0o777)
-        self._users = [User(root, uid, groups=(4242,) if uid == NOBODY else ()) for uid in USERS]
+        self._users: list[User] = []
+        self.enter()
         self._slots: list[int | None] = [None] * SLOTS
         self._openers = [0] * SLOTS
 
+    def enter(self) -> None:
+        """The users come, with their working directory here."""
+        groups = {NOBODY: (4242,)}
+        self._users = [User(self.root, uid, groups=groups.get(uid, ())) for uid in USERS]
+
     def close(self) -> None:
+        """Descriptors and users go, also from a mount that died under them."""
         for slot in range(SLOTS):
-            self._close(Step("close", slot=slot))
+            with contextlib.suppress(OSError):
+                self._close(Step("close", slot=slot))
         for user in self._users:
             user.close()
+
+    def sync(self) -> None:
+        """Nothing is left unacknowledged."""
+        for slot in range(SLOTS):
+            with contextlib.suppress(OSError):  # what cannot be synced, such as a FIFO
+                self._fsync(Step("fsync", slot=slot))
 
     def do(self, step: Step) -> Seen:
         call: Callable[[Step], object] = getattr(self, f"_{step.call}")

@@ -17,6 +17,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.model.sides import SLOTS, USERS, Side, Step
+from tests.mount.mounting import MountedFilesystem
+from tests.mount.places import ELSEWHERE
 
 EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "0"))
 # Two levels are enough for all that renames and links can get wrong; few names, so that they meet.
@@ -58,18 +60,35 @@ def beside() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
-def compare(mounted: Side, model: Side, walk: list[Step]) -> None:
+def compare(
+    mounted: Side, model: Side, walk: list[Step], mount: MountedFilesystem | None = None
+) -> None:
     done: list[str] = []
     for step in [*BEGINNING, *walk]:
-        expected, found = model.do(step), mounted.do(step)
-        done.append(f"{step.told}: {expected}")
-        assert found == expected, "\n".join(done)
+        if step.call == "crash":
+            assert mount is not None
+            crash(mounted, model, mount)
+            done.append("crash")
+        else:
+            expected, found = model.do(step), mounted.do(step)
+            done.append(f"{step.told}: {expected}")
+            assert found == expected, "\n".join(done)
         assert mounted.picture() == model.picture(), "\n".join(done)
 
 
-@pytest.mark.timeout(600 if EXAMPLES else 120)
-@settings(
-    max_examples=EXAMPLES or 60,
+def crash(mounted: Side, model: Side, mount: MountedFilesystem) -> None:
+    """kill -9 of the daemon, and a new one with the same cache. What was open is gone on both."""
+    for side in (mounted, model):
+        side.sync()
+    mount.kill()
+    for side in (mounted, model):
+        side.close()
+    mount.start()
+    for side in (mounted, model):
+        side.enter()
+
+
+LIKE_THIS = settings(
     derandomize=not EXAMPLES,
     database=None,
     deadline=None,
@@ -78,12 +97,35 @@ def compare(mounted: Side, model: Side, walk: list[Step]) -> None:
     # the suite has no time to make a failure smaller
     phases=[Phase.generate, Phase.shrink] if EXAMPLES else [Phase.generate],
 )
+
+
+@pytest.mark.timeout(3600 if EXAMPLES else 120)
+@settings(LIKE_THIS, max_examples=EXAMPLES or 60)
 @given(walk=st.lists(steps, min_size=15, max_size=50))
 def test_random_steps(module_place: Path, beside: Path, walk: list[Step]) -> None:
+    go(module_place, beside, walk)
+
+
+@pytest.mark.timeout(3600 if EXAMPLES else 120)
+@settings(LIKE_THIS, max_examples=EXAMPLES or 6)
+@given(lives=st.lists(st.lists(steps, min_size=5, max_size=20), min_size=3, max_size=4))
+def test_random_steps_and_crashes(
+    request: pytest.FixtureRequest, module_place: Path, beside: Path, lives: list[list[Step]]
+) -> None:
+    if ELSEWHERE:
+        pytest.skip("only a mount has a daemon")
+    walk = [step for life in lives for step in (*life, Step("crash"))]
+    go(module_place, beside, walk, request.getfixturevalue("mount"))
+
+
+def go(
+    module_place: Path, beside: Path, walk: list[Step], mount: MountedFilesystem | None = None
+) -> None:
+    """The walk on both, each from an empty directory."""
     roots = [Path(tempfile.mkdtemp(dir=folder)) for folder in (module_place, beside)]
     mounted, model = (Side(root) for root in roots)
     try:
-        compare(mounted, model, walk)
+        compare(mounted, model, walk, mount)
     finally:
         for side in (mounted, model):
             side.close()
