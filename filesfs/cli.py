@@ -185,12 +185,17 @@ def up(
 def status(
     directory: Annotated[Path | None, typer.Argument(metavar="DIR", help="default: all")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="for programs")] = False,
+    as_metrics: Annotated[
+        bool, typer.Option("--prometheus", help="its text format, for a textfile collector")
+    ] = False,
 ) -> None:
     """What the mounts of this machine are doing."""
     from filesfs.commands import status as asking
 
     answers = asking.collect(directory and Path(os.path.abspath(directory)))
-    if as_json:
+    if as_metrics:
+        print(asking.prometheus(answers), end="")
+    elif as_json:
         print(json.dumps(answers, indent=2))
     else:
         _show_status(answers)

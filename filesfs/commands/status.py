@@ -8,6 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
+
 from filesfs import control
 from filesfs.commands import mount_table
 from filesfs.commands.mount_table import Mounted
@@ -25,6 +27,27 @@ def collect(mountpoint: Path | None) -> list[dict[str, Any]]:
     if mounted is None:
         raise UsageError(f"no filesfs is mounted on {mountpoint}", 1)
     return [_ask(mounted)]
+
+
+def prometheus(answers: list[dict[str, Any]]) -> str:
+    """The numbers of the answers in Prometheus' text format, for node_exporter's textfile collector.
+
+    `filesfs_up` is 1 for a mount that serves, 0 for one that is dead or silent.
+    """
+    registry = CollectorRegistry()
+    labels = ("mountpoint", "source")
+    up = Gauge("filesfs_up", "Whether the mount serves.", labels, registry=registry)
+    gauges: dict[str, Gauge] = {}
+    for answer in answers:
+        values = [str(answer[label]) for label in labels]
+        up.labels(*values).set(answer["state"] == "serving")
+        for name, value in answer.items():
+            if isinstance(value, int) and name != "pid":
+                if name not in gauges:
+                    what = f"As filesfs status tells: {name.replace('_', ' ')}."
+                    gauges[name] = Gauge(f"filesfs_{name}", what, labels, registry=registry)
+                gauges[name].labels(*values).set(value)
+    return generate_latest(registry).decode()
 
 
 def _ask(mounted: Mounted) -> dict[str, Any]:

@@ -92,7 +92,7 @@ class Access:
 
     def _check(self, grant: Grant, scope: Scope, target: Target | None) -> None:
         if target is None:
-            if scope["raw_path"].endswith(b"/metrics"):
+            if scope["raw_path"].partition(b"?")[0].endswith(b"/metrics"):
                 _need(grant, Right.ADMIN, "")
             return
         right = _right(scope, target)

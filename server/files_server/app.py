@@ -21,7 +21,7 @@ from files_server import exchange, services
 from files_server.errors import ApiError, error_body
 from files_server.names import Kind, parse_path
 from files_server.receiving import full_disk
-from files_server.routes import buckets, deleted, documentation, files, root, sessions
+from files_server.routes import buckets, deleted, documentation, files, measuring, root, sessions
 from files_server.routes.registered import Context
 from files_server.settings import Settings
 
@@ -31,7 +31,15 @@ _ALLOWED = {
     Kind.BUCKET: "DELETE, GET, HEAD, PATCH, PUT",
     Kind.KEY: "BIND, DELETE, GET, HEAD, MOVE, PATCH, PUT",
 }
-_PARTS = (root, sessions, buckets, files, deleted, documentation)  # sessions come before {bucket}
+_PARTS = (
+    root,
+    sessions,
+    buckets,
+    files,
+    deleted,
+    measuring,
+    documentation,
+)  # sessions come before {bucket}
 Handler = Callable[[Request], Awaitable[Response]]
 _log = logging.getLogger("files_server")
 

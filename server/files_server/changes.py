@@ -31,6 +31,7 @@ class Changes:
     def __init__(self) -> None:
         self._recent: deque[Event] = deque(maxlen=_RECENT)
         self._waiting: set[asyncio.Future[None]] = set()
+        self.subscribers = 0
 
     def publish(self, events: list[Event]) -> None:
         """Events of a commit, in order."""
@@ -61,20 +62,24 @@ class Changes:
         """Server-sent events behind number `after`, for ever. `visible` says which buckets,
         `without` whose own changes are left out.
         """
-        yield b": connected\n\n"
         told = time.monotonic()
         own = f'"origin":"{without}"' if without else "\0"
-        while True:
-            events = self._next(catalog, after)
-            if not events:
-                await self._wait()
+        self.subscribers += 1
+        try:
+            yield b": connected\n\n"
+            while True:
                 events = self._next(catalog, after)
-            after = events[-1][0] if events else after
-            others = [event for event in events if own not in event[1]]
-            text = b"".join(_format(catalog.epoch, event, visible) for event in others)
-            if text or time.monotonic() - told >= COMMENT_SECONDS - 1:
-                yield text or b": nothing\n\n"
-                told = time.monotonic()
+                if not events:
+                    await self._wait()
+                    events = self._next(catalog, after)
+                after = events[-1][0] if events else after
+                others = [event for event in events if own not in event[1]]
+                text = b"".join(_format(catalog.epoch, event, visible) for event in others)
+                if text or time.monotonic() - told >= COMMENT_SECONDS - 1:
+                    yield text or b": nothing\n\n"
+                    told = time.monotonic()
+        finally:
+            self.subscribers -= 1
 
     def _next(self, catalog: Catalog, after: int) -> list[Event]:
         if after >= catalog.latest:

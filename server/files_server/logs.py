@@ -1,4 +1,5 @@
-"""The request log: one JSON object a line and request, made by a pure-ASGI middleware.
+"""The request log: one JSON object a line and request, made by a pure-ASGI middleware that counts
+requests, too, for /metrics.
 
 A request never waits for whoever reads the log: a thread writes its line within 50 ms.
 
@@ -18,6 +19,7 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 
 from files_server.asgi import App, Message, Receive, Scope, Send
+from files_server.meters import meters, operation
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 TOKEN_NAME = "files_server.token"  # the scope's key under which auth.py leaves the token's name
@@ -107,7 +109,12 @@ class RequestLog:
         try:
             await self._app(scope, receive, counted)
         finally:
-            self._log(scope, counted, begun, time.perf_counter() - clock)
+            seconds = time.perf_counter() - clock
+            target = scope.get("files.target")
+            kind = target.kind if target else None
+            name = operation(kind, scope["method"], scope["query_string"])
+            meters.answered(name, counted.status, counted.bytes, seconds)
+            self._log(scope, counted, begun, seconds)
 
     def _log(self, scope: Scope, counted: _Counted, begun: float, seconds: float) -> None:
         status = counted.status

@@ -17,6 +17,7 @@ from starlette.requests import ClientDisconnect
 from files_server.blobs.local import UploadFile
 from files_server.blobs.slots import Slot, Slots
 from files_server.errors import ApiError
+from files_server.meters import meters
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -47,6 +48,7 @@ async def gather(stream: AsyncIterator[bytes], length: int) -> bytes:
             raise ApiError(413, f"The body is longer than the {length} bytes announced.")
     if size != length:
         raise ClientDisconnect
+    meters.received += size
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
@@ -76,6 +78,7 @@ class Receiver:
         try:
             async for chunk in stream:
                 total += len(chunk)
+                meters.received += len(chunk)
                 if total > limit:
                     raise ApiError(413, f"The body is longer than the {limit} bytes that are left.")
                 await writing.add(chunk)

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 from files_server.catalog import schema
 from files_server.errors import ApiError
+from files_server.meters import meters
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
@@ -112,7 +113,9 @@ class Writer:
         while running:
             batch, running = self._take()
             if batch:
+                begun = time.perf_counter()
                 self._commit(connection, batch)
+                meters.committed(len(batch), time.perf_counter() - begun)
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         connection.close()
 
