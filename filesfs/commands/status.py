@@ -30,7 +30,7 @@ def collect(mountpoint: Path | None) -> list[dict[str, Any]]:
 
 
 def prometheus(answers: list[dict[str, Any]]) -> str:
-    """The numbers of the answers in Prometheus' text format, for node_exporter's textfile collector.
+    """The answers' numbers in Prometheus' text format, for node_exporter's textfile collector.
 
     `filesfs_up` is 1 for a mount that serves, 0 for one that is dead or silent.
     """
