@@ -27,6 +27,7 @@ from filesfs.config import MountSettings
 from filesfs.domain import Entry, Kind
 from filesfs.errors import FilesfsError, NotFound, UsageError
 from filesfs.filesystem import Core, Filesystem, Rules
+from filesfs.fuse import turns
 from filesfs.fuse.device import premount
 from filesfs.fuse.kernel import KernelNotifier, cut_off
 from filesfs.fuse.operations import Operations
@@ -187,7 +188,7 @@ async def _serve(
         await nursery.start(control.serve, settings.cache_dir, _commands(settings, filesystem))
         nursery.start_soon(_announce, settings.mountpoint, ready)
         with stop.calls:
-            await pyfuse3.main(max_tasks=_MAX_TASKS)
+            await turns.serve(_MAX_TASKS)
         notify.stopping()
         with stop.drain:
             await _drain(filesystem)

@@ -103,14 +103,18 @@ class AttributeChange:
 
     def then(self, later: AttributeChange) -> AttributeChange:
         """This change followed by `later`, as one."""
-        pick = {
-            name: new if (new := getattr(later, name)) is not None else getattr(self, name)
-            for name in ("mode", "uid", "gid", "modified_ns", "accessed_ns", "mime_type")
-        }
         xattrs = self.xattrs
         if later.xattrs is not None:
             xattrs = {**(self.xattrs or {}), **later.xattrs}
-        return AttributeChange(xattrs=xattrs, **pick)
+        return AttributeChange(
+            later.mode if later.mode is not None else self.mode,
+            later.uid if later.uid is not None else self.uid,
+            later.gid if later.gid is not None else self.gid,
+            later.modified_ns if later.modified_ns is not None else self.modified_ns,
+            later.accessed_ns if later.accessed_ns is not None else self.accessed_ns,
+            xattrs,
+            later.mime_type if later.mime_type is not None else self.mime_type,
+        )
 
 
 _NO_CHANGE = AttributeChange()

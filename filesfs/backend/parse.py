@@ -30,6 +30,7 @@ from filesfs.errors import Unavailable
 from filesfs.wire import DIRECTORY, Operation
 
 _NO_ATTRIBUTES = Attributes()
+_COMPACT = json.JSONEncoder(separators=(",", ":"))
 _NO_XATTRS: dict[str, bytes] = {}
 Body = dict[str, Any]
 
@@ -136,7 +137,7 @@ def patch_body(change: AttributeChange) -> bytes:
             name: None if value is None else base64.b64encode(value).decode()
             for name, value in change.xattrs.items()
         }
-    return json.dumps(body, separators=(",", ":")).encode()
+    return _COMPACT.encode(body).encode()
 
 
 def _attributes(body: Body) -> Attributes:

@@ -22,6 +22,7 @@ from filesfs.state.inodes import Node
 
 _NS = 1_000_000_000
 _S_ISGID = 0o2000
+_NO_ATTRIBUTES = Attributes()
 _XATTR_BYTES = 64 << 10  # an entry, names and values: the contract's limit
 # Of system.* only access control lists, see set_acl, and those only where the kernel enforces them.
 _XATTR_NAMESPACES = ("user.", "trusted.", "security.")
@@ -39,10 +40,10 @@ class AttributeView:
     def stat(self, node: Node) -> Stat:
         """The node as it is known now; no request."""
         entry, pending = node.entry, node.pending
-        attributes = entry.attributes if entry is not None else Attributes()
+        attributes = entry.attributes if entry is not None else _NO_ATTRIBUTES
         created = entry.created_at * _NS if entry is not None else 0
         modified = _first(pending.modified_ns, attributes.modified_ns, created)
-        changed = max(node.pending_ctime, _first(attributes.changed_ns, modified, created))
+        changed = max(node.pending_ctime, _first(attributes.changed_ns, modified))
         return Stat(
             inode=node.inode,
             kind=node.kind,
@@ -254,4 +255,7 @@ class AttributeView:
 
 
 def _first(*values: int | None) -> int:
-    return next((value for value in values if value is not None), 0)
+    for value in values:
+        if value is not None:
+            return value
+    return 0

@@ -30,12 +30,37 @@ class NodeReader:
         return await self._backend.read(replace(entry, location=self._location()), offset, length)
 
 
+class ContentLock:
+    """A fair lock that costs no switch of tasks while nobody holds it."""
+
+    def __init__(self) -> None:
+        self._lock = trio.Lock()
+
+    def locked(self) -> bool:
+        return self._lock.locked()
+
+    async def acquire(self) -> None:
+        try:
+            self._lock.acquire_nowait()
+        except trio.WouldBlock:
+            await self._lock.acquire()
+
+    def release(self) -> None:
+        self._lock.release()
+
+    async def __aenter__(self) -> None:
+        await self.acquire()
+
+    async def __aexit__(self, *error: object) -> None:
+        self._lock.release()
+
+
 class Content:
     """Owner of an inode's buffer. `lock` is held by whoever commits or replaces the buffer."""
 
     def __init__(self, node: Node) -> None:
         self.node = node
-        self.lock = trio.Lock()
+        self.lock = ContentLock()
         self.buffer: WriteBuffer | None = None
         self.base: Entry | None = None  # the version that the clean parts of `buffer` are of
         self.base_stream: ReadStream | None = None

@@ -8,7 +8,7 @@ import errno
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import trio
 
@@ -54,8 +54,7 @@ class Rules:
     feed_ttl: float = 60.0  # how long the kernel may trust them with it; invalidated by push
 
 
-@dataclass(frozen=True, slots=True)
-class Stat:
+class Stat(NamedTuple):
     """What stat(2) shows. Times are nanoseconds, `mode` without the file type, `ttl` seconds for
     the kernel.
     """
@@ -87,27 +86,28 @@ class NamespaceLock:
     """
 
     def __init__(self) -> None:
-        self._condition = trio.Condition()
         self._shared = 0
         self._exclusive = False
+        self._changed: trio.Event | None = None  # while somebody waits
 
     async def acquire(self, *, exclusive: bool) -> None:
-        async with self._condition:
-            while self._exclusive or (exclusive and self._shared):
-                await self._condition.wait()
-            if exclusive:
-                self._exclusive = True
-            else:
-                self._shared += 1
+        while self._exclusive or (exclusive and self._shared):
+            if self._changed is None:
+                self._changed = trio.Event()
+            await self._changed.wait()
+        if exclusive:
+            self._exclusive = True
+        else:
+            self._shared += 1
 
-    async def release(self, *, exclusive: bool) -> None:
-        with trio.CancelScope(shield=True):
-            async with self._condition:
-                if exclusive:
-                    self._exclusive = False
-                else:
-                    self._shared -= 1
-                self._condition.notify_all()
+    def release(self, *, exclusive: bool) -> None:
+        if exclusive:
+            self._exclusive = False
+        else:
+            self._shared -= 1
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
 
 
 @dataclass(slots=True)

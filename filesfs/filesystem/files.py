@@ -274,7 +274,7 @@ class Files:
             await self._committed(node, content, entry, generation, pending)
         finally:
             if new:
-                await self._core.namespace.release(exclusive=False)
+                self._core.namespace.release(exclusive=False)
 
     async def _committed(
         self, node: Node, content: Content, entry: Entry, generation: int, sent: AttributeChange

@@ -106,7 +106,7 @@ class Namespace:
             self._core.directories.doubt(parent, name)
             raise FileSystemError(errno.EEXIST) from error
         finally:
-            await self._core.namespace.release(exclusive=False)
+            self._core.namespace.release(exclusive=False)
         return self.appeared(parent, name, entry)
 
     def appeared(self, parent: Node, name: bytes, entry: Entry) -> Node:
@@ -272,7 +272,7 @@ class Namespace:
         try:
             await self._remove(self._tree.place(parent, name), Kind.DIRECTORY)
         finally:
-            await self._core.namespace.release(exclusive=True)
+            self._core.namespace.release(exclusive=True)
         self.disappeared(node, parent, name)
         self._core.directories.drop(node)
         self.count_link(parent, -1)

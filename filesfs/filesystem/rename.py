@@ -49,7 +49,7 @@ class Renaming:
         try:
             await self._locked(source, target, old, new, flags)
         finally:
-            await self._core.namespace.release(exclusive=directory)
+            self._core.namespace.release(exclusive=directory)
         for node in (source, target):
             if node is not None and isinstance(node.content, Content):
                 await self._files.settle(node)

@@ -53,17 +53,29 @@ class Tree:
 
     def location(self, node: Node) -> Location:
         """Where the node is now; for one without a name, where it was last."""
-        if node is self._core.inodes.root:
-            return self._core.rules.root
-        if not node.names:
-            if node.last_location is None:
-                raise FileSystemError(errno.ESTALE, "the file has no name any more")
-            return node.last_location
-        parent, name = node.names[0]
-        return self.location(parent).child(self.wire_name(parent, name))
+        return self._joined(node, [])
 
     def place(self, parent: Node, name: bytes) -> Location:
-        return self.location(parent).child(self.wire_name(parent, name))
+        return self._joined(parent, [self.wire_name(parent, name)])
+
+    def _joined(self, node: Node, segments: list[str]) -> Location:
+        """The location of what lies below the node by these segments, the last one first."""
+        while node.names:
+            parent, name = node.names[0]
+            segments.append(self.wire_name(parent, name))
+            node = parent
+        if node is self._core.inodes.root:
+            start = self._core.rules.root
+        elif node.last_location is not None:
+            start = node.last_location
+        else:
+            raise FileSystemError(errno.ESTALE, "the file has no name any more")
+        if segments and not start.bucket:
+            start = Location(segments.pop())
+        if not segments:
+            return start
+        below = "/".join(reversed(segments))
+        return Location(start.bucket, f"{start.key}/{below}" if start.key else below)
 
     def located(self, node: Node) -> Entry:
         """The node's entry under its present location (a rename above leaves entries alone)."""

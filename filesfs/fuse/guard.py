@@ -9,12 +9,13 @@ from __future__ import annotations
 import errno
 import functools
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar
 
 import pyfuse3
 
 from filesfs import errors
+from filesfs.fuse.turns import turn
 
 log = logging.getLogger(__name__)
 
@@ -79,13 +80,13 @@ def translate(operation: str, error: Exception) -> pyfuse3.FUSEError:
     return pyfuse3.FUSEError(code)
 
 
-def guarded(method: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+def guarded(method: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
     """An operation from which only FUSEError comes."""
 
     @functools.wraps(method)
     async def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
-            return await method(*args, **kwargs)
+            return await turn.run(method(*args, **kwargs))
         except pyfuse3.FUSEError:
             raise
         except Exception as error:

@@ -79,6 +79,10 @@ _MAGIC = (
     (257, b"ustar", "application/x-tar"),
 )
 
+# Whether any of them is there, in one look: mostly none is.
+_ANY_MAGIC = re.compile(
+    b"|".join(b".{%d}%b" % (offset, re.escape(magic)) for offset, magic, _ in _MAGIC), re.DOTALL
+)
 _NOT_TEXT = re.compile(rb"[\x00-\x07\x0b\x0e-\x1a\x1c-\x1f\x7f]")
 
 
@@ -95,9 +99,8 @@ def _by_name(name: bytes) -> str | None:
 
 
 def _by_content(head: bytes) -> str:
-    for offset, magic, kind in _MAGIC:
-        if head.startswith(magic, offset):
-            return kind
+    if _ANY_MAGIC.match(head):
+        return next(kind for offset, magic, kind in _MAGIC if head.startswith(magic, offset))
     return TEXT if _is_text(head) else BINARY
 
 

@@ -15,6 +15,7 @@ Buckets have no `.` and at most 255 bytes: the same rule with a smaller alphabet
 from __future__ import annotations
 
 import errno
+import functools
 import re
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -57,6 +58,8 @@ _KEY = _Alphabet("name", rb"A-Za-z0-9.\-", 1024)
 _BUCKET = _Alphabet("bucket name", rb"A-Za-z0-9\-", 255)
 
 
+# A path is made anew for each request, from names that come again and again.
+@functools.lru_cache(maxsize=4096)
 def to_wire(name: bytes, policy: NamePolicy = NamePolicy.ESCAPE) -> str:
     """The key segment of a name. FileSystemError: EINVAL or ENAMETOOLONG."""
     return _to_wire(name, policy, _KEY)
@@ -67,6 +70,7 @@ def from_wire(segment: str, policy: NamePolicy = NamePolicy.ESCAPE) -> bytes | N
     return _from_wire(segment, policy, _KEY)
 
 
+@functools.lru_cache(maxsize=256)
 def bucket_to_wire(name: bytes, policy: NamePolicy = NamePolicy.ESCAPE) -> str:
     """The bucket of a name in the mount's root. FileSystemError: EINVAL or ENAMETOOLONG.
 

@@ -1,0 +1,119 @@
+"""Whose turn it is to wait for the kernel's next request.
+
+pyfuse3's workers take turns with a trio.Lock: each passes it on before it handles what it received,
+which costs two switches of tasks a request. Most requests are answered without waiting for anything
+(lookups and attributes that are known, writes into memory), so here a worker keeps its turn, and
+passes it on when its request does have to wait, or when it ends. It must not know what a request
+asks for.
+
+pyfuse3 looks trio up in its own module, so that its asyncio variant can stand in for it; that is
+where the lock and the nursery are replaced.
+"""
+
+from __future__ import annotations
+
+import types
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import pyfuse3
+import trio
+
+T = TypeVar("T")
+
+
+class Turn:
+    """The lock. Invariant: whoever waits is woken by the owner, which passes the turn on before it
+    waits for anything but the kernel, and at its end.
+    """
+
+    def __init__(self) -> None:
+        self._owner: trio.lowlevel.Task | None = None
+        self._waiting: deque[trio.lowlevel.Task] = deque()
+
+    async def __aenter__(self) -> None:
+        task = trio.lowlevel.current_task()
+        if self._owner is None:
+            self._owner = task
+        elif self._owner is not task:
+            await self._wait(task)
+
+    async def __aexit__(self, *error: object) -> None:
+        """Keep it: `pass_on` comes."""
+
+    async def _wait(self, task: trio.lowlevel.Task) -> None:
+        def abort(_: object) -> trio.lowlevel.Abort:
+            self._waiting.remove(task)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        self._waiting.append(task)
+        await trio.lowlevel.wait_task_rescheduled(abort)
+
+    def pass_on(self) -> None:
+        """If the running task has the turn, the next one gets it."""
+        if self._owner is None or self._owner is not trio.lowlevel.current_task():
+            return
+        self._owner = self._waiting.popleft() if self._waiting else None
+        if self._owner is not None:
+            trio.lowlevel.reschedule(self._owner)
+
+    @types.coroutine
+    def run(self, work: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
+        """Await `work`, and pass the turn on once it has to wait."""
+        try:
+            trap = work.send(None)
+            self.pass_on()
+            while True:
+                try:
+                    answer = yield trap
+                except BaseException as error:
+                    trap = work.throw(error)
+                else:
+                    trap = work.send(answer)
+        except StopIteration as done:
+            result: T = done.value
+            return result
+
+
+turn = Turn()  # one for the process, as pyfuse3's own state is
+
+
+class _Nursery:
+    """Starts pyfuse3's workers."""
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self._nursery = nursery
+
+    def start_soon(
+        self, worker: Callable[..., Awaitable[None]], *args: object, name: object = None
+    ) -> None:
+        self._nursery.start_soon(self._run, worker, args, name=name)
+
+    async def _run(self, worker: Callable[..., Awaitable[None]], args: tuple[object, ...]) -> None:
+        try:
+            await worker(*args)
+        finally:
+            turn.pass_on()
+
+
+class _Trio:
+    """trio as pyfuse3 sees it."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(trio, name)
+
+    def Lock(self) -> Turn:  # noqa: N802  # trio's name
+        return turn
+
+    @asynccontextmanager
+    async def open_nursery(self) -> AsyncIterator[_Nursery]:
+        async with trio.open_nursery() as nursery:
+            yield _Nursery(nursery)
+
+
+async def serve(max_tasks: int) -> None:
+    """pyfuse3.main: handle requests, up to `max_tasks` at a time, until the mount ends."""
+    pyfuse3.trio = _Trio()  # type: ignore[attr-defined]  # its annotations leave it out
+    await pyfuse3.main(max_tasks=max_tasks)

@@ -1,0 +1,89 @@
+"""A turn is kept by who need not wait, passed on by who must, and never lost."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+import trio.testing
+
+from filesfs.fuse.turns import Turn
+
+pytestmark = pytest.mark.trio
+
+
+class Workers:
+    """Workers as pyfuse3 has them: take the turn, receive a request, handle it; noted in `log`."""
+
+    def __init__(self) -> None:
+        self.turn = Turn()
+        self.log: list[str] = []
+
+    async def work(self, name: str, *handlers: trio.Event | None) -> None:
+        try:
+            for handler in handlers:
+                async with self.turn:
+                    self.log.append(f"{name} receives")
+                await self.turn.run(self.handle(name, handler))
+        finally:
+            self.turn.pass_on()
+
+    async def handle(self, name: str, until: trio.Event | None) -> str:
+        if until is not None:
+            await until.wait()
+        self.log.append(f"{name} answers")
+        return name
+
+
+async def test_who_need_not_wait_keeps_the_turn() -> None:
+    workers = Workers()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(workers.work, "a", None, None)
+        await trio.testing.wait_all_tasks_blocked()
+    assert workers.log == ["a receives", "a answers", "a receives", "a answers"]
+
+
+async def test_who_waits_passes_it_on_and_queues_again() -> None:
+    workers, first = Workers(), trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(workers.work, "a", first, None)
+        await trio.testing.wait_all_tasks_blocked()
+        second = trio.Event()
+        nursery.start_soon(workers.work, "b", second)
+        await trio.testing.wait_all_tasks_blocked()
+        assert workers.log == ["a receives", "b receives"]
+        first.set()
+        await trio.testing.wait_all_tasks_blocked()
+        second.set()
+    assert workers.log[2:] == ["a answers", "a receives", "a answers", "b answers"]
+
+
+async def test_the_end_of_a_worker_passes_it_on() -> None:
+    workers = Workers()
+    async with workers.turn, trio.open_nursery() as nursery:
+        nursery.start_soon(workers.work, "a", None)
+        nursery.start_soon(workers.work, "b", None)
+        await trio.testing.wait_all_tasks_blocked()
+        assert workers.log == []
+        workers.turn.pass_on()
+    assert sorted(workers.log) == ["a answers", "a receives", "b answers", "b receives"]
+
+
+async def test_a_cancelled_worker_does_not_get_it() -> None:
+    workers = Workers()
+    async with workers.turn, trio.open_nursery() as nursery:
+        async with trio.open_nursery() as given_up:
+            given_up.start_soon(workers.work, "a", None)
+            await trio.testing.wait_all_tasks_blocked()
+            given_up.cancel_scope.cancel()
+        nursery.start_soon(workers.work, "b", None)
+        await trio.testing.wait_all_tasks_blocked()
+        workers.turn.pass_on()
+    assert workers.log == ["b receives", "b answers"]
+
+
+async def test_errors_and_cancellation_reach_the_work() -> None:
+    workers = Workers()
+    with trio.move_on_after(0) as scope:
+        await workers.turn.run(workers.handle("a", trio.Event()))
+    assert scope.cancelled_caught
+    assert workers.log == []
