@@ -10,10 +10,11 @@ import logging
 
 import trio
 
-from filesfs.domain import Change, Location
+from filesfs.domain import Change, Kind, Location
 from filesfs.errors import FilesfsError, Gone
 from filesfs.filesystem.core import Core
 from filesfs.filesystem.tree import Tree
+from filesfs.state.inodes import Node
 from filesfs.wire import Extension, Operation
 
 log = logging.getLogger(__name__)
@@ -61,6 +62,17 @@ class Coherence:
         if not change.own:
             for location in change.locations:
                 self.doubt(location, change.operation)
+            if change.resource_id is not None:
+                self._doubt_links(self._core.inodes.of_resource(change.resource_id))
+
+    def _doubt_links(self, node: Node | None) -> None:
+        """A file's other names: the event has one, but its link count shows under each."""
+        if node is None or node.kind is Kind.DIRECTORY:
+            return
+        for parent, name in node.names:
+            self._core.directories.doubt(parent, name)
+            self._core.kernel.entry_changed(parent.inode, name)
+        self._core.kernel.inode_changed(node.inode, content=False)
 
     def _doubt_times(self, directory: Location) -> None:
         """A name in it changed, and so did its own attributes."""

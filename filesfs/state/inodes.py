@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from filesfs.domain import AttributeChange, Entry, Inode, Kind, Location
+from filesfs.domain import AttributeChange, Entry, Inode, Kind, Location, ResourceId
 
 ROOT = Inode(1)
 # Inodes of what is not on the server yet, until it gets a resource id to derive its number from
@@ -86,6 +86,9 @@ class InodeTable:
     def find(self, entry: Entry) -> Node | None:
         """The node that stands for this entry's resource, if one is known."""
         return self._by_identity.get(identity(entry))
+
+    def of_resource(self, resource_id: ResourceId) -> Node | None:
+        return self._by_identity.get(resource_id)
 
     def new_local(self, kind: Kind) -> Node:
         """A node for something that the server does not have yet."""

@@ -158,6 +158,17 @@ def test_a_rename_is_seen_whole(here: Path, there: Path) -> None:
     assert (there / "z/b/f").read_text() == "content"
 
 
+def test_link_counts_are_seen_in_time(here: Path, there: Path) -> None:
+    """Under each name, though a change is about one."""
+    (here / "one").write_text("content")
+    assert (here / "one").stat().st_nlink == 1
+    os.link(there / "one", there / "two")
+    wait_for(lambda: (here / "one").stat().st_nlink == 2, SEEN_SECONDS)
+    assert (here / "two").stat().st_ino == (here / "one").stat().st_ino
+    (there / "two").unlink()
+    wait_for(lambda: (here / "one").stat().st_nlink == 1, SEEN_SECONDS)
+
+
 def test_attributes_are_seen_in_time(here: Path, there: Path) -> None:
     (here / "f").write_text("x")
     wait_for((there / "f").exists, SEEN_SECONDS)
