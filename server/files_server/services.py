@@ -89,6 +89,7 @@ async def _sweep(services: Services) -> None:
     while True:
         await services.uploads.collect()
         await services.catalog.prune()
+        await services.catalog.shrink()
         await asyncio.sleep(_SWEEP_SECONDS)
 
 

@@ -5,6 +5,7 @@ It must not know HTTP. It tells the change feed and the blobs of each commit, in
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -12,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from files_server.catalog import database, keeping, nodes
+from files_server.catalog import database, keeping, nodes, shrinking
 from files_server.catalog.database import Committed, Mutation, T, Transaction, Writer
 from files_server.errors import ApiError, shown
 
+_PAUSE_SECONDS = 0.05  # between two steps of giving pages back
 _KEPT_CHANGES = 100_000  # older events are pruned: whoever is further behind starts again
 
 
@@ -48,6 +50,7 @@ class Catalog:
     def __init__(
         self, path: Path, blobs: Blobs, feed: Callable[[list[tuple[int, str]]], None]
     ) -> None:
+        shrinking.enable(path)
         database.prepare(path)
         self._path = path
         self._blobs = blobs
@@ -118,20 +121,6 @@ class Catalog:
             raise ApiError(410, "This version went while it was read. Read the file again.")
         return bytes(found[0])
 
-    def kept_bytes(self) -> int:
-        """Bytes of versions without a name, kept for readers and for undelete."""
-        row = self.reader.execute(
-            "SELECT coalesce(sum(size), 0) FROM versions WHERE expires_at IS NOT NULL"
-        ).fetchone()
-        return int(row[0])
-
-    def usage(self) -> tuple[int, int]:
-        """Bytes of all current files, and how many files."""
-        row = self.reader.execute(
-            "SELECT coalesce(sum(size), 0), count(*) FROM resources WHERE kind = 0"
-        ).fetchone()
-        return row[0], row[1]
-
     async def make_room(self) -> bool:
         """Give up versions that nothing names; whether there was any with a blob."""
         found = await self.write(keeping.make_room)
@@ -142,6 +131,22 @@ class Catalog:
         """Drop what has expired: superseded versions, old change events."""
         await self.write(_prune)
         self._remove_garbage()
+
+    async def shrink(self) -> None:
+        """Give unused pages back to the disk, with pauses, so that requests go in between."""
+        given = False
+        while await self.write(shrinking.step):
+            given = True
+            await asyncio.sleep(_PAUSE_SECONDS)
+        if given:  # the file is cut when the log has been written back
+            await asyncio.to_thread(self._checkpoint)
+
+    def _checkpoint(self) -> None:
+        connection = database.connect(self._path)
+        try:
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        finally:
+            connection.close()
 
     def named_blobs(self) -> set[str]:
         """Every blob that a version names."""

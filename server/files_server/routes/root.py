@@ -12,6 +12,7 @@ from starlette.responses import Response, StreamingResponse
 from files_server import auth
 from files_server.auth import Right
 from files_server.catalog import listing
+from files_server.catalog.totals import Totals, totals
 from files_server.routes import asking, deleted, sessions
 from files_server.routes.describing import described
 from filesfs.wire import (
@@ -76,12 +77,16 @@ def _buckets(request: Request) -> Response:
 
 async def _usage(request: Request) -> Response:
     services = asking.services_of(request)
+
+    def sums() -> Totals:  # over all files, which takes a while
+        with services.catalog.snapshot() as connection:
+            return totals(connection)
+
     total, free = await asyncio.to_thread(services.blobs.usage)
-    used, count = services.catalog.usage()
-    kept = services.catalog.kept_bytes()
+    found = await asyncio.to_thread(sums)
     body = {
-        "total_bytes": total, "free_bytes": free, "used_bytes": used, "files": count,
-        "kept_bytes": kept,
+        "total_bytes": total, "free_bytes": free, "used_bytes": found.used_bytes,
+        "files": found.files, "kept_bytes": found.kept_bytes,
     }  # fmt: skip
     return asking.answer(request, body)
 
