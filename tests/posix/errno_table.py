@@ -11,6 +11,7 @@ import stat
 from collections.abc import Callable
 from errno import (
     EACCES,
+    EBADF,
     EBUSY,
     EEXIST,
     EINVAL,
@@ -43,6 +44,15 @@ def _ftruncate(path: str, flags: int, size: int) -> None:
     descriptor = os.open(path, flags)
     try:
         os.ftruncate(descriptor, size)
+    finally:
+        os.close(descriptor)
+
+
+def _through_descriptor(path: str, call: Callable[[int], object]) -> None:
+    """The calls that take a descriptor: fchmod, fchown, futimens, openat."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        call(descriptor)
     finally:
         os.close(descriptor)
 
@@ -118,6 +128,32 @@ _RENAME: dict[str, Row] = {
     "rename-unknown-flag": (lambda: renameat2("f", "x", 1 << 10), EINVAL, EINVAL),
 }
 
+_EXCHANGE: dict[str, Row] = {
+    "noreplace-to-others": (lambda: renameat2("mine/f", "d/x", NOREPLACE), None, EACCES),
+    "noreplace-missing": (lambda: renameat2("mine/x", "mine/y", NOREPLACE), ENOENT, ENOENT),
+    "exchange-with-others": (lambda: renameat2("mine/f", "d/f", EXCHANGE), None, EACCES),
+    "exchange-others-in-sticky": (
+        lambda: renameat2("sticky/u", "sticky/f", EXCHANGE),
+        None,
+        EPERM,
+    ),
+    "exchange-to-another-file-system": (
+        lambda: renameat2("mine/f", "/proc/version", EXCHANGE),
+        EXDEV,
+        EXDEV,
+    ),
+    "rename-directory-with-others-in-sticky": (
+        lambda: os.rename("sticky/d", "sticky/x"),
+        None,
+        EPERM,
+    ),
+    "rename-directory-over-others-in-sticky": (
+        lambda: os.rename("sticky/e", "sticky/d"),
+        None,
+        EPERM,
+    ),
+}
+
 _OPEN: dict[str, Row] = {
     "open": (lambda: _open("f", os.O_RDONLY), 0, 0),
     "open-directory-to-write": (lambda: _open("d", os.O_WRONLY), EISDIR, EISDIR),
@@ -138,6 +174,15 @@ _OPEN: dict[str, Row] = {
     "open-create-in-others": (lambda: _open("d/x", os.O_CREAT), None, EACCES),
     "open-noatime-of-others": (lambda: _open("f", os.O_NOATIME), 0, EPERM),
     "open-fifo-without-reader": (lambda: _open("fifo", os.O_WRONLY | os.O_NONBLOCK), ENXIO, EACCES),
+    "open-below-a-descriptor-of-a-file": (
+        lambda: _through_descriptor("f", lambda number: os.open("x", 0, dir_fd=number)),
+        ENOTDIR,
+        ENOTDIR,
+    ),
+    "open-below-no-descriptor": (lambda: os.open("x", 0, dir_fd=987_654), EBADF, EBADF),
+    "open-directory-to-truncate": (lambda: _open("d", os.O_RDONLY | os.O_TRUNC), EISDIR, EISDIR),
+    "open-exclusive-loop": (lambda: _open("loop", os.O_CREAT | os.O_EXCL), EEXIST, EEXIST),
+    "open-create-loop": (lambda: _open("loop", os.O_CREAT), ELOOP, ELOOP),
     "open-socket": (lambda: _open("socket", os.O_RDONLY), ENXIO, ENXIO),
     **_rows_with_bad_paths("open", lambda path: _open(path, os.O_RDONLY), follows=True),
     **_rows_with_bad_paths("create", lambda path: _open(path, os.O_CREAT), follows=False),
@@ -173,6 +218,18 @@ _MAKE: dict[str, Row] = {
     "mknod-existing": (lambda: os.mknod("f"), EEXIST, EEXIST),
     "mkfifo-existing": (lambda: os.mkfifo("fifo"), EEXIST, EEXIST),
     "mknod-directory": (lambda: os.mknod("mine/x", stat.S_IFDIR | 0o777), EPERM, EPERM),
+    "mknod-unknown-type": (lambda: os.mknod("mine/x", 0o050666), EINVAL, EINVAL),
+    "mknod-block-device": (lambda: os.mknod("mine/x", stat.S_IFBLK | 0o666, 1795), None, EPERM),
+    "mknod-below-no-descriptor": (lambda: os.mknod("x", dir_fd=987_654), EBADF, EBADF),
+    "mkdir-below-a-descriptor-of-a-file": (
+        lambda: _through_descriptor("f", lambda number: os.mkdir("x", dir_fd=number)),
+        ENOTDIR,
+        ENOTDIR,
+    ),
+    "mkdir-over-a-link-to-a-directory": (lambda: os.mkdir("linkdir"), EEXIST, EEXIST),
+    "mkdir-with-a-slash-over-a-file": (lambda: os.mkdir("f/"), EEXIST, EEXIST),
+    "symlink-over-a-directory": (lambda: os.symlink("t", "d"), EEXIST, EEXIST),
+    "link-over-a-directory": (lambda: os.link("mine/f", "mine/d"), EEXIST, EEXIST),
     "mknod-device": (lambda: os.mknod("mine/x", stat.S_IFCHR | 0o666, 259), None, EPERM),
     "mknod-in-others": (lambda: os.mkfifo("x"), None, EACCES),
     "symlink-existing": (lambda: os.symlink("t", "f"), EEXIST, EEXIST),
@@ -198,6 +255,8 @@ _MAKE: dict[str, Row] = {
     **_rows_with_bad_paths("symlink", lambda path: os.symlink("t", path), follows=False),
     **_rows_with_bad_paths("link", lambda path: os.link("mine/f", path), follows=False),
     **_rows_with_bad_paths("rename", lambda path: os.rename("mine/f", path), follows=False),
+    **_rows_with_bad_paths("rename-of", lambda path: os.rename(path, "mine/x"), follows=False),
+    **_rows_with_bad_paths("link-of", lambda path: os.link(path, "mine/x"), follows=False),
 }
 
 _CHANGE: dict[str, Row] = {
@@ -209,6 +268,28 @@ _CHANGE: dict[str, Row] = {
     "lchown-others-link": (lambda: os.lchown("link", NOBODY, NOBODY), None, EPERM),
     "utime-others": (lambda: os.utime("f", (1, 1)), None, EPERM),
     "utime-now-of-others": (lambda: os.utime("f"), None, EACCES),
+    "fchmod-others": (
+        lambda: _through_descriptor("f", lambda number: os.fchmod(number, 0o600)),
+        None,
+        EPERM,
+    ),
+    "fchown-others": (
+        lambda: _through_descriptor("f", lambda number: os.fchown(number, NOBODY, -1)),
+        None,
+        EPERM,
+    ),
+    "futimens-others": (
+        lambda: _through_descriptor("f", lambda number: os.utime(number, (1, 1))),
+        None,
+        EPERM,
+    ),
+    "fchmod-no-descriptor": (lambda: os.fchmod(987_654, 0o600), EBADF, EBADF),
+    "fchown-no-descriptor": (lambda: os.fchown(987_654, -1, -1), EBADF, EBADF),
+    "ftruncate-no-descriptor": (lambda: os.ftruncate(987_654, 0), EBADF, EBADF),
+    "truncate-socket": (lambda: os.truncate("socket", 0), EINVAL, EINVAL),
+    "truncate-device": (lambda: os.truncate("device", 0), EINVAL, EINVAL),
+    "truncate-secret": (lambda: os.truncate("secret", 0), None, EACCES),
+    "ftruncate-fifo": (lambda: _ftruncate("fifo", os.O_RDWR | os.O_NONBLOCK, 0), EINVAL, EACCES),
     "utime-nanoseconds-out-of-range": (lambda: utimensat("f", (1, 10**9), (1, 0)), EINVAL, EINVAL),
     "utime-negative-nanoseconds": (lambda: utimensat("f", (1, -1), (1, 0)), EINVAL, EINVAL),
     "truncate-directory": (lambda: os.truncate("d", 0), EISDIR, EISDIR),
@@ -232,4 +313,4 @@ _CHANGE: dict[str, Row] = {
     **_rows_with_bad_paths("readlink", os.readlink, follows=False),
 }
 
-TABLE: dict[str, Row] = {**_OPEN, **_RENAME, **_REMOVE, **_MAKE, **_CHANGE}
+TABLE: dict[str, Row] = {**_OPEN, **_RENAME, **_EXCHANGE, **_REMOVE, **_MAKE, **_CHANGE}
