@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pyfuse3
 import trio
 
@@ -134,7 +135,7 @@ async def _root_entry(backend: HttpBackend, settings: MountSettings) -> Entry:
         ) from error
     if entry.kind is not Kind.DIRECTORY:
         raise UsageError(f"{settings.source}: {str(root)!r} is a file, not a directory", 32)
-    return replace(entry, location=root)
+    return msgspec.structs.replace(entry, location=root)
 
 
 def _core(

@@ -1,14 +1,19 @@
 """Frozen values that cross layers. A leaf: imports nothing of filesfs but `wire`'s constants.
 
+What there may be a million of, or many a request, is a msgspec.Struct: made and changed
+(`msgspec.structs.replace`) in a tenth of the time of a frozen dataclass, in half the memory.
+
 It must not hold behaviour beyond what follows from the value itself, and no I/O.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import NewType
+
+import msgspec
 
 from filesfs import wire
 
@@ -16,6 +21,9 @@ Inode = NewType("Inode", int)
 Handle = NewType("Handle", int)
 ResourceId = NewType("ResourceId", str)
 ETag = NewType("ETag", str)  # as on the wire, with its quotes
+
+
+PLACE = "\0"
 
 
 class Kind(Enum):
@@ -39,8 +47,7 @@ def kind_of(mime_type: str) -> Kind:
     return _KINDS.get(mime_type, Kind.FILE)
 
 
-@dataclass(frozen=True, slots=True)
-class Location:
+class Location(msgspec.Struct, frozen=True, gc=False):
     """A name on the server. bucket "" is the root above all buckets; key "" is the bucket itself.
 
     Keys are wire keys (escaped), without a trailing slash, for files and directories alike.
@@ -70,8 +77,7 @@ class Location:
         return f"{self.bucket}/{self.key}" if self.key else self.bucket or "/"
 
 
-@dataclass(frozen=True, slots=True)
-class Attributes:
+class Attributes(msgspec.Struct, frozen=True, gc=False):
     """What stat(2) shows and PATCH changes. None: never set, the mount's default shows.
 
     Times are nanoseconds since the epoch; mode is the 12 permission bits.
@@ -83,11 +89,10 @@ class Attributes:
     modified_ns: int | None = None
     changed_ns: int | None = None
     accessed_ns: int | None = None
-    xattrs: Mapping[str, bytes] = field(default_factory=dict)
+    xattrs: Mapping[str, bytes] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class AttributeChange:
+class AttributeChange(msgspec.Struct, frozen=True, gc=False):
     """A change of attributes. None: leave as it is. An xattr of None is removed."""
 
     mode: int | None = None
@@ -120,10 +125,10 @@ class AttributeChange:
 _NO_CHANGE = AttributeChange()
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """What the server says of one name: a file, a directory, a link or a bucket.
 
+    `url` is kept with PLACE for the part that is bucket and key, so that entries share it.
     `resource_id` is None on a server without rich stat, `etag` on one without versions. `cursor` is
     the change-feed cursor ("EPOCH-NUMBER") that came with the answer, "" without a feed.
     """
@@ -137,8 +142,13 @@ class Entry:
     etag: ETag | None = None
     resource_id: ResourceId | None = None
     nlink: int = 1
-    attributes: Attributes = field(default_factory=Attributes)
+    attributes: Attributes = Attributes()
     read_only: bool = False
+
+    @property
+    def content_url(self) -> str:
+        """Where the server says the content is read; "" if it did not say."""
+        return self.url.replace(PLACE, f"{self.location.bucket}/{self.location.key}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,9 @@ import json
 import logging
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 
 import trio
+from msgspec.structs import replace
 
 from filesfs.backend import digests, parse
 from filesfs.backend.connection import Buffer
@@ -72,7 +72,7 @@ class RichContent:
     async def stat(self, location: Location) -> Entry:
         """A key's full entry, a directory's too; see FilesBackend."""
         answer = await self._requester.ask(Request("GET", self._targets.of(location, "view=full")))
-        return parse.file_entry(answer.json())
+        return parse.file_entry(answer.body)
 
     async def read(self, entry: Entry, offset: int, length: int) -> bytes:
         if length <= 0 or offset >= entry.size:
@@ -112,7 +112,7 @@ class RichContent:
         told = answer.headers.get("files-entry")
         if told is None:
             return None
-        entry = parse.file_entry(json.loads(told))
+        entry = parse.file_entry(told)
         if answer.status == 304:
             return entry, None
         if entry.size > limit:
@@ -159,7 +159,7 @@ class RichContent:
         request = Request("PUT", target, headers, data, bulk=len(data) > digests.BLOCK)
         tries = Tries()
         try:
-            return parse.file_entry((await self._requester.ask(request, tries)).json())
+            return parse.file_entry((await self._requester.ask(request, tries)).body)
         except PreconditionFailed:
             if tries.lost and (ours := await self._own_put(location, data, change, only_new)):
                 return ours

@@ -13,7 +13,6 @@ from filesfs.backend import parse
 from filesfs.backend.paths import Targets
 from filesfs.backend.requester import Request, Requester
 from filesfs.domain import Entry, Kind, Location
-from filesfs.errors import Unavailable
 
 # As long as a change by another client may stay unseen where there is no feed.
 _FRESH = 1.0
@@ -85,11 +84,8 @@ class KeyListings:
     async def _fetch(self, bucket: str) -> FoldedBucket:
         start = trio.current_time()
         target = self._targets.of(Location(bucket))
-        body = (await self._requester.ask(Request("GET", target))).json()
-        try:
-            folded = FoldedBucket(bucket, parse.file_entries(body["data"]))
-        except (KeyError, TypeError, AttributeError) as error:
-            raise Unavailable(f"The listing of {bucket!r} is malformed: {error!r}") from error
+        answer = await self._requester.ask(Request("GET", target))
+        folded = FoldedBucket(bucket, parse.listing_page(answer.body)[0])
         now = trio.current_time()
         fresh = max(_FRESH, _FRESH_TIMES_COST * (now - start))
         self._held[bucket] = (now + fresh, folded)

@@ -1,7 +1,7 @@
 """From JSON bodies to domain values, cheaply: a listing may hold 100,000 entries.
 
-It must not check more than what a wrong value would break: the pydantic models of `wire` are for
-the server and for tests.
+Files are decoded by msgspec, which checks every type as it goes, in a fifth of the time that a dict
+takes; the pydantic models of `wire` are for the server and for tests.
 """
 
 from __future__ import annotations
@@ -9,12 +9,15 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Iterable, Iterator
+import sys
 from typing import Any
 
+import msgspec
 import pydantic_core
 
+from filesfs.backend.connection import Buffer
 from filesfs.domain import (
+    PLACE,
     AttributeChange,
     Attributes,
     Change,
@@ -29,40 +32,89 @@ from filesfs.domain import (
 from filesfs.errors import Unavailable
 from filesfs.wire import DIRECTORY, Operation
 
-_NO_ATTRIBUTES = Attributes()
 _COMPACT = json.JSONEncoder(separators=(",", ":"))
 _NO_XATTRS: dict[str, bytes] = {}
 Body = dict[str, Any]
 
 
-def file_entry(body: Body) -> Entry:
+class _File(msgspec.Struct, gc=False):
+    """FileResponse, and what FullFileResponse adds to it."""
+
+    bucket: str
+    key: str
+    mime_type: str
+    url: str
+    bytes: int
+    created_at: int
+    etag: str | None = None
+    modified_ns: int | None = None
+    changed_ns: int | None = None
+    accessed_ns: int | None = None
+    mode: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+    nlink: int = 1
+    resource_id: str | None = None
+    xattrs: dict[str, str] | None = None
+    read_only: bool = False
+
+
+class _Page(msgspec.Struct, gc=False):
+    """A listing: of a whole bucket, or with `delimiter=/` of one directory."""
+
+    data: list[_File]
+    common_prefixes: list[_File] = []
+    has_more: bool = False
+
+
+_file = msgspec.json.Decoder(_File)
+_page = msgspec.json.Decoder(_Page)
+
+
+def file_entry(body: Buffer | str) -> Entry:
     """A FileResponse or FullFileResponse."""
     try:
-        return next(file_entries((body,)))
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        return _entry(_file.decode(body))
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise _malformed(bytes(body, "utf-8") if isinstance(body, str) else body, error) from error
+
+
+def listing_page(body: Buffer) -> tuple[list[Entry], str, bool]:
+    """One page of a listing: entries, the last key, whether more follow."""
+    try:
+        page = _page.decode(body)
+        entries = [_entry(each) for each in page.data]
+        entries.extend(_entry(each) for each in page.common_prefixes)
+    except (msgspec.MsgspecError, ValueError) as error:
         raise _malformed(body, error) from error
+    last = max((each.key for each in (*page.data[-1:], *page.common_prefixes[-1:])), default="")
+    return entries, last, page.has_more
 
 
-def file_entries(bodies: Iterable[Body]) -> Iterator[Entry]:
-    """Entries of FileResponse or FullFileResponse bodies, in their order."""
-    for body in bodies:
-        key: str = body["key"]
-        is_directory = key.endswith("/")
-        mime_type: str = body["mime_type"]
-        etag = body.get("etag")
-        yield Entry(
-            Location(body["bucket"], key[:-1] if is_directory else key),
-            Kind.DIRECTORY if is_directory else kind_of(mime_type),
-            body["bytes"],
-            mime_type,
-            body["created_at"],
-            body["url"],
-            ETag(etag) if etag else None,
-            ResourceId(body["resource_id"]) if etag else None,
-            body["nlink"] if etag else 1,
-            _attributes(body) if etag else _NO_ATTRIBUTES,
-            body.get("read_only", False),
-        )
+def _entry(file: _File) -> Entry:
+    key, mime_type = file.key, sys.intern(file.mime_type)
+    is_directory = key.endswith("/")
+    if is_directory:
+        key = key[:-1]
+    location = Location(sys.intern(file.bucket), key)
+    kind = Kind.DIRECTORY if is_directory else kind_of(mime_type)
+    before, found, behind = file.url.rpartition(f"{file.bucket}/{file.key}")
+    url = sys.intern(before + PLACE + behind) if found else file.url
+    if file.etag is None:  # a plain server's
+        return Entry(location, kind, file.bytes, mime_type, file.created_at, url)
+    return Entry(
+        location,
+        kind,
+        file.bytes,
+        mime_type,
+        file.created_at,
+        url,
+        ETag(file.etag),
+        ResourceId(file.resource_id) if file.resource_id is not None else None,
+        file.nlink,
+        _attributes(file),
+        file.read_only,
+    )
 
 
 def bucket_entry(body: Body) -> Entry:
@@ -78,7 +130,7 @@ def bucket_entry(body: Body) -> Entry:
             etag=ETag(body["etag"]) if is_full else None,
             resource_id=ResourceId(body["resource_id"]) if is_full else None,
             nlink=body.get("nlink", 1),
-            attributes=_attributes(body) if is_full else _NO_ATTRIBUTES,
+            attributes=_bucket_attributes(body) if is_full else Attributes(),
             read_only=body.get("read_only", False),
         )
     except (KeyError, TypeError) as error:
@@ -88,18 +140,6 @@ def bucket_entry(body: Body) -> Entry:
 def directory(location: Location) -> Entry:
     """A directory of which nothing but its existence is known."""
     return Entry(location, Kind.DIRECTORY, 0, DIRECTORY, 0)
-
-
-def listing_page(body: Body) -> tuple[list[Entry], str, bool]:
-    """One page of a `delimiter=/` listing: entries, the last key, whether more follow."""
-    try:
-        files, prefixes = body["data"], body.get("common_prefixes", [])
-        entries = list(file_entries(files))
-        entries.extend(file_entries(prefixes))
-        last = max((each["key"] for each in (*files[-1:], *prefixes[-1:])), default="")
-        return entries, last, bool(body.get("has_more", False))
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise _malformed(body, error) from error
 
 
 def usage(body: Body) -> Usage:
@@ -140,17 +180,26 @@ def patch_body(change: AttributeChange) -> bytes:
     return _COMPACT.encode(body).encode()
 
 
-def _attributes(body: Body) -> Attributes:
-    xattrs = body["xattrs"]
+def _attributes(file: _File) -> Attributes:
     return Attributes(
-        body["mode"],
-        body["uid"],
-        body["gid"],
-        body["modified_ns"],
-        body["changed_ns"],
-        body["accessed_ns"],
-        {name: _decoded(value) for name, value in xattrs.items()} if xattrs else _NO_XATTRS,
+        file.mode,
+        file.uid,
+        file.gid,
+        file.modified_ns,
+        file.changed_ns,
+        file.accessed_ns,
+        _xattrs(file.xattrs) if file.xattrs else _NO_XATTRS,
     )
+
+
+def _xattrs(values: dict[str, str]) -> dict[str, bytes]:
+    return {name: _decoded(value) for name, value in values.items()}
+
+
+def _bucket_attributes(body: Body) -> Attributes:
+    names = ("mode", "uid", "gid", "modified_ns", "changed_ns", "accessed_ns")
+    values = {name: body[name] for name in names}
+    return Attributes(**values, xattrs=_xattrs(body["xattrs"] or {}))
 
 
 def _decoded(value: str) -> bytes:

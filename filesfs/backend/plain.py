@@ -80,7 +80,7 @@ class PlainDialect:
             return imagined
         try:
             answer = await self._requester.ask(Request("GET", self._targets.of(location)))
-            return parse.file_entry(answer.json())
+            return parse.file_entry(answer.body)
         except NotFound:
             if (await self._keys.get(location.bucket)).children(location.key) is None:
                 raise
@@ -229,7 +229,7 @@ class PlainDialect:
     # -- inner ------------------------------------------------------------------------------------
     async def _read_url(self, entry: Entry, offset: int, end: int) -> bytes:
         headers = {} if (offset, end) == (0, entry.size) else {"Range": f"bytes={offset}-{end - 1}"}
-        url = entry.url or (await self._fresh(entry)).url
+        url = entry.content_url or (await self._fresh(entry)).content_url
         try:
             request = Request("GET", url, headers, bulk=True, expected=end - offset)
             answer = await self._requester.ask_url(request)

@@ -59,7 +59,7 @@ class RichDialect(RichContent):
             page = f"{query}&after={quoted(after)}" if after else query
             answer = await self._requester.ask(Request("GET", f"{target}?{page}"))
             cursor = cursor or answer.cursor
-            found, after, more = parse.listing_page(answer.json())
+            found, after, more = parse.listing_page(answer.body)
             entries.extend(found)
         if location.key:
             entries = [entry for entry in entries if entry.location.key != location.key]
@@ -74,7 +74,7 @@ class RichDialect(RichContent):
         if not location.key:
             return await self._stat_bucket(location)
         answer = await self._requester.ask(Request("GET", self._targets.of(location, "view=full")))
-        return parse.file_entry(answer.json())
+        return parse.file_entry(answer.body)
 
     async def usage(self) -> Usage:
         answer = await self._requester.ask(Request("GET", self._targets.files("usage=1")))
@@ -94,7 +94,7 @@ class RichDialect(RichContent):
         tries = Tries()
         try:
             answer = await self._requester.ask(Request("PUT", target, headers), tries)
-            return parse.file_entry(answer.json())
+            return parse.file_entry(answer.body)
         except (PreconditionFailed, Conflict) as error:
             if tries.lost and is_own(entry := await self.stat(location), change):
                 return entry
@@ -145,7 +145,7 @@ class RichDialect(RichContent):
         request = Request("BIND", self._targets.of(source, "view=full"), headers)
         tries = Tries()
         try:
-            return parse.file_entry((await self._requester.ask(request, tries)).json())
+            return parse.file_entry((await self._requester.ask(request, tries)).body)
         except Conflict:
             if tries.lost:
                 entry = await self.stat(destination)
@@ -158,10 +158,11 @@ class RichDialect(RichContent):
     ) -> Entry:
         headers = {"Content-Type": "application/merge-patch+json"}
         target = self._targets.of(location, "view=full", kind)
-        body = (
-            await self._requester.ask(Request("PATCH", target, headers, parse.patch_body(change)))
-        ).json()
-        return parse.file_entry(body) if location.key else parse.bucket_entry(body)
+        request = Request("PATCH", target, headers, parse.patch_body(change))
+        answer = await self._requester.ask(request)
+        if location.key:
+            return parse.file_entry(answer.body)
+        return parse.bucket_entry(answer.json())
 
     # -- inner ------------------------------------------------------------------------------------
     async def _list_buckets(self) -> Listing:

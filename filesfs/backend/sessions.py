@@ -152,7 +152,7 @@ class HttpSession:
     def _take(self, answer: Answer) -> None:
         body = answer.json() if answer.body else None
         if isinstance(body, dict) and "key" in body:
-            self._entry = parse.file_entry(body)
+            self._entry = parse.file_entry(answer.body)
 
     async def _find_offset(self, start: int, end: int) -> None:
         """Ask how far the session is. Gone when that is outside of the part being sent."""

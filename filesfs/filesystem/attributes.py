@@ -9,7 +9,8 @@ from __future__ import annotations
 import errno
 import os
 from contextlib import suppress
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from filesfs.domain import AttributeChange, Attributes, Entry, Kind
 from filesfs.errors import FileSystemError, NotFound, Unsupported
@@ -209,7 +210,7 @@ class AttributeView:
         entry = self._tree.located(node)
         return {
             MIME_XATTR: entry.mime_type.encode(),
-            "user.files.url": entry.url.encode(),
+            "user.files.url": entry.content_url.encode(),
             "user.files.bucket": entry.location.bucket.encode(),
             "user.files.key": entry.location.key.encode(),
         }

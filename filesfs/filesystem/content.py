@@ -7,9 +7,9 @@ It must not know names or directories: those who call it do.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import trio
+from msgspec.structs import replace
 
 from filesfs.backend.protocol import FilesBackend
 from filesfs.domain import Entry, Location

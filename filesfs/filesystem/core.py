@@ -7,10 +7,11 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 import trio
+from msgspec.structs import replace
 
 from filesfs.backend.protocol import FilesBackend
 from filesfs.domain import Entry, Inode, Kind, Location

@@ -11,7 +11,8 @@ from __future__ import annotations
 import errno
 import os
 from contextlib import suppress
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from filesfs.domain import AttributeChange, Entry, Handle, Kind, Location
 from filesfs.errors import Conflict, FileSystemError, NotFound, PreconditionFailed, Unsupported

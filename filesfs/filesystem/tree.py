@@ -9,9 +9,9 @@ from __future__ import annotations
 import errno
 import itertools
 import logging
-from dataclasses import replace
 
 import trio
+from msgspec.structs import replace
 
 from filesfs.domain import Entry, Kind, Location
 from filesfs.errors import FileSystemError, NotFound, Unavailable
@@ -234,7 +234,7 @@ class Tree:
         if overtaken:
             stamp = Stamp(None, float("-inf"))
         if self._core.directories.overtaken(where, listing.cursor):
-            stamp = replace(stamp, feed=None)
+            stamp = Stamp(None, stamp.taken)
         self._misses.pop(node, None)
         self._core.directories.keep_listing(node, self._shown(node, listing.entries), stamp)
         return True

@@ -7,9 +7,11 @@ older filesfs would misread needs a new FORMAT.
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NewType
+
+from msgspec.structs import asdict
 
 from filesfs.domain import AttributeChange, Entry, ETag, Kind, Location, ResourceId
 

@@ -175,9 +175,9 @@ def test_the_body_of_a_patch_has_only_what_changes() -> None:
 
 def test_malformed_answers_are_the_servers_trouble() -> None:
     with pytest.raises(Unavailable):
-        parse.file_entry({"key": "a"})
+        parse.file_entry(b'{"key": "a"}')
     with pytest.raises(Unavailable):
-        parse.listing_page({"data": [{}]})
+        parse.listing_page(b'{"data": [{}]}')
     with pytest.raises(Unavailable):
         Answer(200, {}, b"{cut").json()
 

@@ -1,7 +1,6 @@
 """Properties of streams: whatever a program does, and however attributes change meanwhile."""
 
 import tempfile
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import pytest
 import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from filesfs.domain import AttributeChange
 from filesfs.errors import Unavailable

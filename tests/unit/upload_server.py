@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import trio
+from msgspec.structs import replace
 
 from filesfs.domain import AttributeChange, Attributes, Entry, ETag, Kind, Location, ResourceId
 from filesfs.errors import Conflict, Gone, NotFound, PreconditionFailed, Unsupported
