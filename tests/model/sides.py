@@ -36,10 +36,12 @@ class Step:
     number: int = 0
     slot: int = 0
     data: bytes = b""
+    process: int = 0  # where there are several: see actors.py
 
     @property
     def told(self) -> str:
-        return f"{self.call}({self.path}, {self.other}, {self.number}, {self.slot}) as {self.user}"
+        what = f"{self.path}, {self.other}, {self.number}, {self.slot}"
+        return f"{self.call}({what}) as {self.user} in {self.process}"
 
     @property
     def content(self) -> bytes:
@@ -205,13 +207,17 @@ class Side:
 
     # -- afterwards -------------------------------------------------------------------------------
     def picture(self) -> dict[str, object]:
-        """Every name with its stat and content, as root sees them."""
-        found: dict[str, object] = {".": told(self.root.stat())}
-        for folder, directories, files in os.walk(self.root):
-            for name in sorted((*directories, *files)):
-                path = Path(folder, name)
-                found[str(path.relative_to(self.root))] = _looks(path)
-        return found
+        return picture_of(self.root)
+
+
+def picture_of(root: Path) -> dict[str, object]:
+    """Every name with its stat and content, as root sees them."""
+    found: dict[str, object] = {".": told(root.stat())}
+    for folder, directories, files in os.walk(root):
+        for name in sorted((*directories, *files)):
+            path = Path(folder, name)
+            found[str(path.relative_to(root))] = _looks(path)
+    return found
 
 
 def _store(step: Step, how: int) -> int:

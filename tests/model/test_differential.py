@@ -6,16 +6,19 @@ MODEL_EXAMPLES makes it longer and random; the suite's own run is the same each 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from subprocess import Popen
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from tests.model.actors import PROCESSES, Actors, started
 from tests.model.sides import SLOTS, USERS, Side, Step
 from tests.mount.mounting import MountedFilesystem
 from tests.mount.places import ELSEWHERE
@@ -36,6 +39,7 @@ steps = st.builds(
     number=st.integers(0, 20_000),
     slot=st.integers(0, SLOTS - 1),
     data=st.binary(min_size=1, max_size=6),
+    process=st.integers(0, PROCESSES - 1),
 )
 
 
@@ -60,13 +64,25 @@ def beside() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
+@pytest.fixture(scope="module")
+def processes() -> Iterator[tuple[list[Popen[bytes]], list[Popen[bytes]]]]:
+    """Those for the mount, and those for tmpfs."""
+    with started() as these, started() as those:
+        yield these, those
+
+
 def compare(
-    mounted: Side, model: Side, walk: list[Step], mount: MountedFilesystem | None = None
+    mounted: Side | Actors,
+    model: Side | Actors,
+    walk: list[Step],
+    mount: MountedFilesystem | None = None,
 ) -> None:
     done: list[str] = []
     for step in [*BEGINNING, *walk]:
         if step.call == "crash":
             assert mount is not None
+            assert isinstance(mounted, Side)
+            assert isinstance(model, Side)
             crash(mounted, model, mount)
             done.append("crash")
         else:
@@ -103,7 +119,21 @@ LIKE_THIS = settings(
 @settings(LIKE_THIS, max_examples=EXAMPLES or 60)
 @given(walk=st.lists(steps, min_size=15, max_size=50))
 def test_random_steps(module_place: Path, beside: Path, walk: list[Step]) -> None:
-    go(module_place, beside, walk)
+    with roots(module_place, beside) as (one, two):
+        compare_to_the_end(Side(one), Side(two), walk)
+
+
+@pytest.mark.timeout(3600 if EXAMPLES else 120)
+@settings(LIKE_THIS, max_examples=EXAMPLES or 25)
+@given(walk=st.lists(steps, min_size=20, max_size=50))
+def test_random_steps_of_processes(
+    module_place: Path,
+    beside: Path,
+    processes: tuple[list[Popen[bytes]], list[Popen[bytes]]],
+    walk: list[Step],
+) -> None:
+    with roots(module_place, beside) as (one, two):
+        compare_to_the_end(Actors(processes[0], one), Actors(processes[1], two), walk)
 
 
 @pytest.mark.timeout(3600 if EXAMPLES else 120)
@@ -115,19 +145,29 @@ def test_random_steps_and_crashes(
     if ELSEWHERE:
         pytest.skip("only a mount has a daemon")
     walk = [step for life in lives for step in (*life, Step("crash"))]
-    go(module_place, beside, walk, request.getfixturevalue("mount"))
+    with roots(module_place, beside) as (one, two):
+        compare_to_the_end(Side(one), Side(two), walk, request.getfixturevalue("mount"))
 
 
-def go(
-    module_place: Path, beside: Path, walk: list[Step], mount: MountedFilesystem | None = None
+@contextlib.contextmanager
+def roots(*folders: Path) -> Iterator[list[Path]]:
+    """An empty directory in each."""
+    made = [Path(tempfile.mkdtemp(dir=folder)) for folder in folders]
+    try:
+        yield made
+    finally:
+        for root in made:
+            shutil.rmtree(root)
+
+
+def compare_to_the_end(
+    mounted: Side | Actors,
+    model: Side | Actors,
+    walk: list[Step],
+    mount: MountedFilesystem | None = None,
 ) -> None:
-    """The walk on both, each from an empty directory."""
-    roots = [Path(tempfile.mkdtemp(dir=folder)) for folder in (module_place, beside)]
-    mounted, model = (Side(root) for root in roots)
     try:
         compare(mounted, model, walk, mount)
     finally:
-        for side in (mounted, model):
-            side.close()
-        for root in roots:
-            shutil.rmtree(root)
+        mounted.close()
+        model.close()
