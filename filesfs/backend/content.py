@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import secrets
 import time
 from collections.abc import Iterator, Mapping
 
@@ -190,13 +191,17 @@ class RichContent:
             body["attributes"] = json.loads(parse.patch_body(change))
         if resource_id is not None:
             body["resource_id"] = resource_id
-        headers = {"Content-Type": "application/json", **_conditions(only_new, if_match)}
+        headers = {
+            "Content-Type": "application/json",
+            "Idempotency-Key": secrets.token_urlsafe(24),
+            **_conditions(only_new, if_match),
+        }
         if size is None:
             headers["Upload-Defer-Length"] = "1"
         if base is not None and self._abilities.copy_base:
             headers["Files-Base"] = base
         request = Request("POST", self._targets.files(), headers, json.dumps(body).encode())
-        # Repeating it leaves at worst an empty session, which the server collects.
+        # One that is asked for again because the answer was lost is the same one.
         answer = await self._requester.ask(request)
         return HttpSession(self._requester, session_url(answer.json()), size, self._abilities)
 

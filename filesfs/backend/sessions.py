@@ -32,6 +32,9 @@ from filesfs.errors import (
 
 log = logging.getLogger(__name__)
 
+_CANCEL_TRIES = 4
+_CANCEL_PAUSE = 0.1  # seconds
+
 
 @dataclass(frozen=True, slots=True)
 class Abilities:
@@ -110,9 +113,19 @@ class HttpSession:
             return
         try:
             with trio.move_on_after(5):
-                await self._requester.once_url(Request("DELETE", self._url))
+                await self._delete()
         except FilesfsError as error:
             log.debug("An upload session could not be cancelled: %s", error)
+
+    async def _delete(self) -> None:
+        """A few tries: a lost request should leave no session, a lost server not hold us up."""
+        for _ in range(_CANCEL_TRIES - 1):
+            try:
+                await self._requester.once_url(Request("DELETE", self._url))
+                return
+            except Unavailable:
+                await trio.sleep(_CANCEL_PAUSE)
+        await self._requester.once_url(Request("DELETE", self._url))
 
     # -- inner ------------------------------------------------------------------------------------
     def _check_end(self, end: int, *, final: bool) -> None:

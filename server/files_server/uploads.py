@@ -8,6 +8,8 @@ time works on a session; a later one with an offset takes over.
 from __future__ import annotations
 
 import asyncio
+import base64
+import hmac
 import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -62,17 +64,26 @@ class Uploads:
         self._active: dict[str, _Active] = {}
         self._receiver = Receiver(pool, catalog.make_room)
         self._repeats = Repeats(catalog, blobs, pool)
+        self._secret = secrets.token_bytes(32)
 
-    async def create(self, wish: Wish, size: int | None, origin: str) -> Session:
-        """Op 1. ApiError 409, 412, 413, 429."""
+    async def create(
+        self, wish: Wish, size: int | None, origin: str, repeat_key: str = ""
+    ) -> Session:
+        """Op 1. The same `repeat_key` again is the same session: the answer was lost.
+
+        ApiError 409, 412, 413, 429.
+        """
         check_size(size or 0, self._settings.max_file_bytes)
         place = self._places.of(wish.bucket)
         if place:
             await self._in_thread(place.check, wish)
-        session = Session(secrets.token_urlsafe(24), wish, size, 0, sessions.OPEN, 0, None)
+        session_id = self._session_id(wish.owner, repeat_key)
+        session = Session(session_id, wish, size, 0, sessions.OPEN, 0, None)
         limit = self._settings.max_sessions
 
         def insert(tx: Transaction) -> None:
+            if repeat_key and sessions.is_repeated(tx, session):
+                return
             if place is None and not wish.resource_id:
                 commits.check_place(tx, wish.bucket, wish.key, wish.conditions)
             row = tx.one("SELECT count(*) FROM sessions WHERE state = 0")
@@ -83,7 +94,14 @@ class Uploads:
             sessions.insert(tx, session)
 
         await self._catalog.write(insert, origin)
-        return session
+        return self.find(session_id) if repeat_key else session
+
+    def _session_id(self, owner: str, repeat_key: str) -> str:
+        """Whoever does not have the secret learns nothing of the id from the key."""
+        if not repeat_key:
+            return secrets.token_urlsafe(24)
+        digest = hmac.digest(self._secret, f"{owner}\n{repeat_key}".encode(), "sha256")
+        return base64.urlsafe_b64encode(digest[:24]).decode()
 
     def find(self, session_id: str) -> Session:
         """ApiError 404, 410."""

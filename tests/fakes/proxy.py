@@ -7,7 +7,8 @@ It must not run anything but threads and sockets, so that it serves mounts in ot
         proxy.add(Rule(Reset(after=1000), method="GET", path="/v1/files/b/"))
 
 A rule applies to the next `times` requests that match: `method` equal, `path` contained in the
-target. The first rule that matches is used. `proxy.requests` lists (method, target) of what came.
+target. The first rule that matches is used, else `proxy.chance` is asked. `proxy.requests` lists
+(method, target) of what came.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import re
 import socket
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
@@ -109,6 +110,7 @@ class FaultProxy:
         self._sockets: set[socket.socket] = set()
         self._is_down = False
         self.requests: list[tuple[str, str]] = []
+        self.chance: Callable[[str, str], Fault | None] = lambda method, target: None
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listening.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
@@ -276,7 +278,7 @@ class FaultProxy:
                     continue
                 rule.used += 1
                 return rule.fault
-        return None
+            return self.chance(method, target)
 
 
 class _Reader:

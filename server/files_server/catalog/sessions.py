@@ -69,6 +69,17 @@ def insert(tx: Transaction, session: Session) -> None:
     )  # fmt: skip
 
 
+def is_repeated(tx: Transaction, session: Session) -> bool:
+    """Whether this session was made before. ApiError 409 when that one is for something else."""
+    row = tx.one("SELECT request, size FROM sessions WHERE id = ?", session.id)
+    if row is None:
+        return False
+    known_size = session.size is None or row[1] == session.size
+    if row[0] != _dump(session.wish) or not known_size:
+        raise ApiError(409, "This Idempotency-Key was given for another upload; use a new one.")
+    return True
+
+
 def find(connection: sqlite3.Connection, session_id: str) -> Session:
     """The session. Raises ApiError 404, or 410 for a cancelled one."""
     row = connection.execute(

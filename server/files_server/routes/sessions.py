@@ -35,7 +35,9 @@ async def create(request: Request) -> Response:
         raise ApiError(413, f"{wanted.size} bytes are more than any file may have.")
     uploads = asking.services_of(request).uploads
     size = None if deferred else wanted.size
-    return _shown(request, await uploads.create(wish, size, asking.origin_of(request)))
+    repeat_key = request.headers.get("idempotency-key", "")
+    session = await uploads.create(wish, size, asking.origin_of(request), repeat_key)
+    return _shown(request, session)
 
 
 @router.post("/v1/files/session:{session_id}", **described("upload_content_to_session"))
