@@ -13,18 +13,20 @@ import select
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from filesfs.commands.cache_folders import remove_unused
+from filesfs.commands.logfiles import rotate
 from filesfs.commands.mount_table import MOUNT_FAILURE, check_mountpoint
 from filesfs.commands.records import record
-from filesfs.config import MountSettings, Source
+from filesfs.config import MountSettings, Source, base_cache_dir
 from filesfs.errors import AccessDenied, FilesfsError, Unavailable, UsageError
 
 READY_VARIABLE = "FILESFS_READY_FD"
 _READY_SECONDS = 120.0  # longer than the daemon's own deadlines together
 _CONNECT_SECONDS = 10.0
-_LOG_BYTES = 10 << 20  # a longer log is put aside at the next mount
 
 
 def run_foreground(settings: MountSettings) -> int:
@@ -33,6 +35,7 @@ def run_foreground(settings: MountSettings) -> int:
     try:
         _log_to_stderr(settings.log_level)
         _check(settings)
+        _clear_up(settings)
         with record(settings):
             return _run_daemon(settings, tell.ready)
     except UsageError as error:
@@ -58,8 +61,7 @@ def spawn(
     source: str, mountpoint: Path, options: Sequence[str], log: Path
 ) -> tuple[subprocess.Popen[bytes], int]:
     """Start the mount's process; its pipe is for `wait_ready`, the caller closes it."""
-    if log.exists() and log.stat().st_size > _LOG_BYTES:
-        log.replace(log.with_suffix(".log.1"))
+    rotate(log)
     reading, writing = os.pipe()
     arguments = ["mount", "-f", source, str(mountpoint)]
     for text in options:
@@ -146,6 +148,12 @@ def _check(settings: MountSettings) -> None:
     check_mountpoint(settings.mountpoint)
     _check_address(settings.source)
     _make_cache_dir(settings.cache_dir)
+
+
+def _clear_up(settings: MountSettings) -> None:
+    """Old cache folders go meanwhile: a disk cache has many files."""
+    arguments = (base_cache_dir(os.environ), settings.cache_dir)
+    threading.Thread(target=remove_unused, args=arguments, daemon=True).start()
 
 
 def _check_address(source: Source) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from filesfs.commands.logfiles import rotate
 from filesfs.commands.mount import spawn, wait_ready
 from filesfs.commands.mount_table import check_mountpoint
 from filesfs.commands.unmount import clear_dead
@@ -24,6 +25,7 @@ from filesfs.errors import UsageError
 
 _START_SECONDS = 60  # a catalog that has to be migrated or swept takes a while
 _STOP_SECONDS = 90
+_LOOK_SECONDS = 10.0  # how often the logs' length is looked at
 _LISTENING = "listening on "
 _SAYS = "files-server: "
 
@@ -58,6 +60,14 @@ class Place:
     def log(self) -> Path:
         return self.folder / "mount.log"
 
+    @property
+    def server_log(self) -> Path:
+        return self.folder / "server.log"
+
+    @property
+    def logs(self) -> tuple[Path, Path]:
+        return self.log, self.server_log
+
 
 def run(place: Place, say: Callable[[str], None], ready: Callable[[str], None]) -> int:
     """Serve and mount until SIGINT or SIGTERM, or until one of the two ends. The exit code.
@@ -71,7 +81,7 @@ def run(place: Place, say: Callable[[str], None], ready: Callable[[str], None]) 
             try:
                 wait_ready(mount, pipe, place.log)
                 ready(source)
-                return _wait(server, mount, stopped, say)
+                return _wait(server, mount, stopped, place, say)
             finally:
                 os.close(pipe)
                 _end(mount)
@@ -92,7 +102,8 @@ def _prepare(place: Place) -> None:
 def _server(place: Place) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """The running server, and its address as a mount's source."""
     listen = place.listen or f"unix:{place.folder / 'server.sock'}"
-    log = place.folder / "server.log"
+    log = place.server_log
+    rotate(log)
     command = [sys.executable, "-m", "files_server.serve", "--data-dir", str(place.data_dir)]
     with log.open("a") as output:
         server = subprocess.Popen(
@@ -133,11 +144,16 @@ def _wait(
     server: subprocess.Popen[str],
     mount: subprocess.Popen[bytes],
     stopped: int,
+    place: Place,
     say: Callable[[str], None],
 ) -> int:
     ends = {os.pidfd_open(server.pid): "server", os.pidfd_open(mount.pid): "mount"}
     try:
-        readable = select.select([stopped, *ends], [], [])[0]
+        readable: list[int] = []
+        while not readable:
+            readable = select.select([stopped, *ends], [], [], _LOOK_SECONDS)[0]
+            for log in place.logs:
+                rotate(log)
     finally:
         for descriptor in ends:
             os.close(descriptor)
