@@ -79,6 +79,20 @@ def test_trusted_attributes_are_roots(place: Path) -> None:
     user.close()
 
 
+@pytest.mark.parametrize("kind", ["link", "fifo"])
+def test_links_and_special_files_have_trusted_attributes(place: Path, kind: str) -> None:
+    path = place / kind
+    if kind == "link":
+        path.symlink_to("nowhere")
+    else:
+        os.mkfifo(path)
+    assert _errno(lambda: os.setxattr(path, "user.x", b"1", follow_symlinks=False)) == "EPERM"
+    os.setxattr(path, "trusted.x", b"1", follow_symlinks=False)
+    assert os.getxattr(path, "trusted.x", follow_symlinks=False) == b"1"
+    path.rename(place / "moved")
+    assert os.getxattr(place / "moved", "trusted.x", follow_symlinks=False) == b"1"
+
+
 def test_create_and_replace(node: Path) -> None:
     assert _errno(lambda: os.setxattr(node, "user.x", b"1", os.XATTR_REPLACE)) == "ENODATA"
     os.setxattr(node, "user.x", b"1", os.XATTR_CREATE)
