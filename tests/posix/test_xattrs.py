@@ -121,14 +121,22 @@ def test_an_ordinary_user_needs_permission(place: Path) -> None:
     user.close()
 
 
-def test_they_survive_writes_and_renames(place: Path) -> None:
+def test_they_survive_writes_renames_and_remounts(
+    place: Path, request: pytest.FixtureRequest
+) -> None:
     (place / "f").write_text("content")
     os.setxattr(place / "f", "user.x", b"kept")
     (place / "f").write_text("other")
     (place / "f").rename(place / "g")
     assert os.getxattr(place / "g", "user.x") == b"kept"
     os.link(place / "g", place / "h")
-    assert os.getxattr(place / "h", "user.x") == b"kept"
+    (place / "d").mkdir()
+    os.setxattr(place / "d", "security.y", b"kept")
+    for _ in range(2):
+        assert os.getxattr(place / "h", "user.x") == b"kept"
+        assert os.getxattr(place / "d", "security.y") == b"kept"
+        if not ELSEWHERE:
+            request.getfixturevalue("mount").remount()
 
 
 def test_on_a_file_that_is_being_written(place: Path) -> None:
