@@ -158,6 +158,19 @@ def test_a_rename_is_seen_whole(here: Path, there: Path) -> None:
     assert (there / "z/b/f").read_text() == "content"
 
 
+def test_a_private_file_is_never_seen_otherwise(here: Path, there: Path) -> None:
+    """Its mode and owner come with it, not a moment later."""
+    for turn in range(8):
+        name = f"private{turn}"
+        number = os.open(here / name, os.O_CREAT | os.O_WRONLY, 0o600)
+        os.fchown(number, 77, 78)
+        os.write(number, b"x" * (1 if turn % 2 else 300_000))
+        os.close(number)
+        wait_for((there / name).exists, SEEN_SECONDS)
+        status = (there / name).stat()
+        assert (status.st_mode & 0o7777, status.st_uid, status.st_gid) == (0o600, 77, 78)
+
+
 def test_link_counts_are_seen_in_time(here: Path, there: Path) -> None:
     """Under each name, though a change is about one."""
     (here / "one").write_text("content")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -278,3 +279,52 @@ def test_a_replaced_file_is_always_there(place: Path) -> None:
         reader.join(30)
     assert [text for text in seen if len(text) != 100 or len(set(text)) != 1] == []
     assert len(seen) > 20
+
+
+def test_an_exchange_is_never_half_done(place: Path) -> None:
+    """Both names are always there, and are never one file."""
+    for name in ("one", "two"):
+        (place / name).write_text(name)
+    stop, wrong = threading.Event(), list[object]()
+
+    def look() -> None:
+        while not stop.is_set():
+            found = sorted(os.listdir(place))
+            inodes = {entry.name: entry.inode() for entry in os.scandir(place)}
+            if found != ["one", "two"] or len(set(inodes.values())) != 2:
+                wrong.append((found, inodes))
+            for name in found:
+                if (text := (place / name).read_text()) not in ("one", "two"):
+                    wrong.append(text)
+
+    reader = threading.Thread(target=look)
+    reader.start()
+    try:
+        for _ in range(40):
+            renameat2(str(place / "one"), str(place / "two"), EXCHANGE)
+    finally:
+        stop.set()
+        reader.join(30)
+    assert wrong == []
+
+
+def test_noreplace_has_one_winner(place: Path) -> None:
+    """Of several at the same moment."""
+    won: list[int] = []
+    start = threading.Barrier(6)
+
+    def take(number: int) -> None:
+        (place / f"mine-{number}").write_text(str(number))
+        start.wait(30)
+        with contextlib.suppress(FileExistsError):
+            renameat2(str(place / f"mine-{number}"), str(place / "taken"), NOREPLACE)
+            won.append(number)
+
+    threads = [threading.Thread(target=take, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(won) == 1
+    assert (place / "taken").read_text() == str(won[0])
+    assert len(os.listdir(place)) == 6
