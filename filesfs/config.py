@@ -97,7 +97,7 @@ class MountSettings:
     attr_timeout: float = 1.0
     entry_timeout: float = 1.0
     xattr: bool = False
-    experimental_writeback: bool = False
+    writeback: bool = False
     exclusive: bool = False
     conflict: Literal["last", "fail"] = "last"
     token: str | None = field(default=None, repr=False)

@@ -26,7 +26,7 @@ from filesfs.backend.http import HttpBackend, connect_backend
 from filesfs.backend.settings import BackendSettings
 from filesfs.config import MountSettings
 from filesfs.domain import Entry, Kind
-from filesfs.errors import FilesfsError, NotFound, UsageError
+from filesfs.errors import NotFound, Unavailable, UsageError
 from filesfs.filesystem import Core, Filesystem, Rules
 from filesfs.fuse import turns
 from filesfs.fuse.device import premount
@@ -37,9 +37,7 @@ from filesfs.read.disk import DiskBlocks
 from filesfs.state.directories import DirectoryCache
 from filesfs.state.inodes import InodeTable
 from filesfs.state.names import NamePolicy
-from filesfs.wire import Operation
 from filesfs.write.journal import Journal
-from filesfs.write.replay import Replayer
 from filesfs.write.upload import Uploader
 
 log = logging.getLogger(__name__)
@@ -54,7 +52,8 @@ _FINISH_SECONDS = 15.0
 _DRAIN_SECONDS = 15.0
 _LAST_SECONDS = 5.0
 _ANSWER_SECONDS = 30.0
-_REPLAY_SECONDS = 5.0
+# What an earlier mount left may be more than a mount command should wait for.
+_EARLIER_SECONDS = 20.0
 
 
 class _Stop:
@@ -96,7 +95,7 @@ async def _run(settings: MountSettings, ready: Callable[[], None]) -> int:
         try:
             async with trio.open_nursery() as nursery:
                 core = _core(settings, backend, root, journal, nursery)
-                await _serve(settings, core, journal, ready)
+                await _serve(settings, core, ready)
                 nursery.cancel_scope.cancel()
         finally:
             journal.close()
@@ -158,7 +157,7 @@ def _core(
         read_only=settings.read_only,
         xattr=settings.xattr,
         conflict_fail=settings.conflict_fail,
-        writeback=settings.experimental_writeback,
+        writeback=settings.writeback,
         exclusive=settings.exclusive,
         ttl=settings.attr_timeout,
     )
@@ -176,15 +175,13 @@ def _core(
     )
 
 
-async def _serve(
-    settings: MountSettings, core: Core, journal: Journal, ready: Callable[[], None]
-) -> None:
+async def _serve(settings: MountSettings, core: Core, ready: Callable[[], None]) -> None:
     filesystem = Filesystem(core)
     stop = _Stop()
+    await _send_earlier(filesystem)
     async with _mounted(settings, filesystem, stop), trio.open_nursery() as nursery:
         nursery.start_soon(filesystem.coherence.run)
         nursery.start_soon(stop.watch)
-        nursery.start_soon(_replay, journal, filesystem)
         # Before the mount is announced: whoever waited for that may ask at once.
         await nursery.start(control.serve, settings.cache_dir, _commands(settings, filesystem))
         nursery.start_soon(_announce, settings.mountpoint, ready)
@@ -252,22 +249,19 @@ def _raise_readahead(device: int) -> None:
         path.write_text(str(_READAHEAD_KIB))
 
 
-async def _replay(journal: Journal, filesystem: Filesystem) -> None:
-    """What a close() could not bring up, in this daemon's life or an earlier one's."""
+async def _send_earlier(filesystem: Filesystem) -> None:
+    """What an earlier mount could not bring up is on the server before anybody looks; for a while,
+    then it goes on in the background.
+    """
+    backlog, journal = filesystem.files.commits.backlog, filesystem.core.journal
     if journal.pending():
         log.warning("%d changes of an earlier mount go up now", len(journal.pending()))
-    while True:
-        waiting = journal.replayable()
-        if waiting:
-            try:
-                await Replayer(journal, filesystem.core.backend).run()
-            except FilesfsError as error:
-                log.warning("the journal waits: %s", error)
-            for record in waiting:
-                for location in record.locations:
-                    filesystem.coherence.doubt(location, Operation.COMMIT)
-                    filesystem.coherence.doubt_directory(location.parent)
-        await trio.sleep(_REPLAY_SECONDS)
+    with trio.move_on_after(_EARLIER_SECONDS):
+        try:
+            await backlog.send_all()
+        except Unavailable as error:
+            log.warning("the changes of an earlier mount wait: %s", error)
+    backlog.wake()
 
 
 def _commands(settings: MountSettings, filesystem: Filesystem) -> Mapping[str, control.Answer]:
@@ -285,7 +279,7 @@ def _commands(settings: MountSettings, filesystem: Filesystem) -> Mapping[str, c
             "open_files": len(filesystem.files.handles),
             "cached_bytes": core.blocks.used_bytes,
             "unsent_files": filesystem.files.unsent(),
-            "journal_records": len(core.journal.pending()) if core.journal else 0,
+            "journal_records": len(core.journal.pending()),
             "extensions": sorted(core.backend.extensions),
         }
 

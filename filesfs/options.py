@@ -95,8 +95,8 @@ OPTIONS: Mapping[str, Option] = {
     "attr_timeout": Option(seconds, "TIME", "attributes kept without the change feed (default 1)"),
     "entry_timeout": Option(seconds, "TIME", "names kept without the change feed (default 1)"),
     "xattr": _flag("extended attributes and, mounted by root, ACLs; makes small writes slower"),
-    "experimental_writeback": _flag(
-        "close() returns once the data is in cache_dir; a crash may still lose it: docs/FAULTS.md"
+    "writeback": _flag(
+        "close() and fsync() return once the data is in cache_dir; it is sent in the background"
     ),
     "exclusive": _flag("nobody else changes these files: the kernel gathers small writes"),
     "conflict": Option(

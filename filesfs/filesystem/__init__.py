@@ -39,6 +39,7 @@ class Filesystem:
         self.renaming = Renaming(core, self.tree, self.files, self.namespace)
         self.attributes = AttributeView(core, self.tree, self.files)
         self.coherence = Coherence(core, self.tree)
+        self.files.commits.backlog.on_appeared = self.coherence.appeared
         self.directories: HandleTable[DirectoryHandle] = HandleTable()
         self._usage: tuple[float, Usage] | None = None
 
@@ -85,4 +86,4 @@ class Filesystem:
         """What is local in a directory and was asked to be durable: its new files."""
         known = self.core.directories.known(self.core.node(inode))
         for node in list(known.local.values()) if known is not None else []:
-            await self.files.commit(node)
+            await self.files.commits.commit(node)

@@ -130,7 +130,7 @@ class AttributeView:
         if self._waits(node):
             node.pending = node.pending.then(change)
             node.pending_ctime = self._core.now()
-            self._files.backlog.keep_again(node)
+            self._files.commits.backlog.change(node, change)
             return
         await self._patch(node, change)
 

@@ -80,15 +80,9 @@ class Coherence:
         if above is not None and name is not None and directory.bucket:
             self._core.directories.doubt(above, name)
 
-    def doubt_directory(self, location: Location) -> None:
-        """Something changed below this directory without an event: ask for all of it again."""
-        node = self._tree.find(location)
-        if node is None:
-            return
-        known = self._core.directories.known(node)
-        for name in list(known.entries) if known is not None else []:
-            self._core.directories.doubt(node, name)
-            self._core.kernel.entry_changed(node.inode, name)
+    def appeared(self, location: Location) -> None:
+        """We stored a version here that no node of ours stands for, and no event will tell."""
+        self.doubt(location, Operation.COMMIT)
 
     def doubt(self, location: Location, operation: Operation) -> None:
         """Somebody changed this name: nothing cached of it counts, here or in the kernel."""

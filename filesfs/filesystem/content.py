@@ -66,18 +66,19 @@ class Content:
         self.base_stream: ReadStream | None = None
         # must be committed even if no byte differs (O_TRUNC of an empty file, ...)
         self.touched = False
-        self.kept: JournalId | None = None  # the journal has it, since the server could not take it
-        self.refused: int | None = None  # the buffer's generation that close() said ENOSPC for
+        self.kept: JournalId | None = None  # the file's latest record in the journal
+        self.refused: int | None = None  # the buffer's generation that the server will not have
 
     @property
     def dirty(self) -> bool:
         """Something here is not on the server."""
-        return self.touched or (self.buffer is not None and self.buffer.dirty)
+        unsaved = self.buffer is not None and self.buffer.dirty
+        return self.touched or unsaved or self.kept is not None
 
     @property
     def is_refused(self) -> bool:
-        """The server has no room, and close() said so. What the program makes of that, another try
-        or none, is not to be overtaken by an attempt of our own later.
+        """The server will not have it, and close() or the log said so. What the program makes of
+        that, another try or none, is not to be overtaken by an attempt of our own later.
         """
         refused = self.buffer is not None and self.refused == self.buffer.generation
         return refused and self.kept is None
@@ -93,18 +94,14 @@ class Content:
             return b""
         return await self.base_stream.read(offset, length)
 
-    async def drop_buffer(self) -> None:
-        """Free what is clean, or what nobody wants any more.
-
-        Detached before the first await: a write that comes meanwhile begins a buffer of its own.
-        """
+    def drop_buffer(self) -> ReadStream | None:
+        """Free what is clean, or what nobody wants any more. What it returns is to be closed."""
         buffer, self.buffer, self.base = self.buffer, None, None
         self.touched = False
         if buffer is not None:
             buffer.close()
         stream, self.base_stream = self.base_stream, None
-        if stream is not None:
-            await stream.aclose()
+        return stream
 
 
 def unsent(node: Node) -> bool:

@@ -122,7 +122,7 @@ class Core:
     blocks: BlockCache
     uploader: Uploader
     spool: SpoolFolder
-    journal: Journal | None
+    journal: Journal
     nursery: trio.Nursery
     kernel: Kernel
     namespace: NamespaceLock = field(default_factory=NamespaceLock)

@@ -9,19 +9,30 @@ content's lock.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 from contextlib import suppress
 
 from msgspec.structs import replace
 
 from filesfs.domain import AttributeChange, Entry, Handle, Kind, Location
-from filesfs.errors import Conflict, FileSystemError, NotFound, PreconditionFailed, Unsupported
+from filesfs.errors import (
+    Conflict,
+    FilesfsError,
+    FileSystemError,
+    NotFound,
+    PreconditionFailed,
+    Unavailable,
+    Unsupported,
+)
 from filesfs.filesystem.content import Content
 from filesfs.filesystem.core import Caller, Core
 from filesfs.filesystem.files import Files
 from filesfs.filesystem.tree import Tree
 from filesfs.state import acl, mime
 from filesfs.state.inodes import Node
+
+log = logging.getLogger(__name__)
 
 _S_ISGID = 0o2000
 
@@ -60,7 +71,7 @@ class Namespace:
     def _create_local(self, parent: Node, name: bytes, change: AttributeChange) -> Node:
         node = self._core.inodes.new_local(Kind.FILE)
         node.pending, node.pending_ctime = change, self._core.now()
-        self._files.content(node).touched = True
+        self._files.commits.content(node).touched = True
         self._core.inodes.add_name(node, parent, name)
         self._core.directories.of(parent).local[name] = node
         self._core.touched(parent)
@@ -195,7 +206,7 @@ class Namespace:
             raise FileSystemError(errno.EPERM, "a directory has one name")
         await self._refuse_existing(parent, name)
         if node.local or (isinstance(node.content, Content) and node.content.dirty):
-            await self._files.backlog.push(node)
+            await self._files.commits.push(node)
         if not node.names:
             raise FileSystemError(errno.ENOENT, "the file has no name any more")
         try:
@@ -226,7 +237,7 @@ class Namespace:
         if isinstance(node.content, Content):
             async with node.content.lock:
                 await self._unlink(node, parent, name)
-            await self._files.settle(node)
+            await self._files.commits.settle(node)
         else:
             await self._unlink(node, parent, name)
         return node
@@ -234,9 +245,20 @@ class Namespace:
     async def _unlink(self, node: Node, parent: Node, name: bytes) -> None:
         directory = self._core.directories.of(parent)
         covered = name in directory.local and name in directory.entries
+        if not node.local or covered or not self._files.commits.backlog.movable(node):
+            await self._sent_or_refused(node)
         if not node.local or covered:
             await self._remove(self._tree.place(parent, name), node.kind)
         self.disappeared(node, parent, name)
+
+    async def _sent_or_refused(self, node: Node) -> None:
+        """What the journal has of it is not on its way any more."""
+        try:
+            await self._files.commits.backlog.clear(node)
+        except Unavailable:
+            raise
+        except (FilesfsError, OSError) as error:  # such as no space, which this may well make
+            log.info("removed before it was stored: %s", error)
 
     def disappeared(self, node: Node, parent: Node, name: bytes) -> None:
         """The name is gone, here and on the server."""
@@ -254,7 +276,7 @@ class Namespace:
         if not node.names:
             self._core.inodes.detach(node)
             if isinstance(node.content, Content):
-                self._files.backlog.forget(node)
+                self._files.commits.backlog.forget(node)
 
     async def _remove(self, place: Location, kind: Kind) -> None:
         try:

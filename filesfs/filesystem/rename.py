@@ -39,20 +39,33 @@ class Renaming:
         self._check(source, target, old[0], new[0], flags)
         for node in (source, target) if flags & EXCHANGE else ():
             if node is not None and node.local:
-                await self._files.backlog.push(node)
+                await self._files.commits.push(node)
         if source is target:
             return  # two names of one file: nothing happens, POSIX says
         directory = source.kind is Kind.DIRECTORY or (
             target is not None and target.kind is Kind.DIRECTORY
         )
+        if directory:  # once without holding anything up, and again with the lock
+            await self._send_below(source, old, new, flags)
         await self._core.namespace.acquire(exclusive=directory)
         try:
+            if directory:
+                await self._send_below(source, old, new, flags)
             await self._locked(source, target, old, new, flags)
         finally:
             self._core.namespace.release(exclusive=directory)
         for node in (source, target):
             if node is not None and isinstance(node.content, Content):
-                await self._files.settle(node)
+                await self._files.commits.settle(node)
+
+    async def _send_below(
+        self, source: Node, old: tuple[Node, bytes], new: tuple[Node, bytes], flags: int
+    ) -> None:
+        """The journal knows paths: what it has below a directory goes up before that moves."""
+        if source.kind is Kind.DIRECTORY:
+            await self._files.commits.backlog.clear_below(self._tree.place(*old))
+        if flags & EXCHANGE:
+            await self._files.commits.backlog.clear_below(self._tree.place(*new))
 
     async def _source(self, old: tuple[Node, bytes], new: tuple[Node, bytes]) -> Node:
         if self._tree.read_only(old[0]) or self._tree.read_only(new[0]):
@@ -105,6 +118,7 @@ class Renaming:
         for content in contents:
             await content.lock.acquire()
         try:
+            await self._send_ahead(source, target, old, new)
             if flags & EXCHANGE:
                 assert target is not None
                 await self._exchange(source, target, old, new)
@@ -116,6 +130,23 @@ class Renaming:
         finally:
             for content in contents:
                 content.lock.release()
+
+    async def _send_ahead(
+        self,
+        source: Node,
+        target: Node | None,
+        old: tuple[Node, bytes],
+        new: tuple[Node, bytes],
+    ) -> None:
+        """What the journal has of them goes up first; only a new file that covers nothing, here or
+        there, takes its record along: then nothing is awaited until it is there.
+        """
+        covered = [place for place in (old, new) if self._core.directories.stale(*place)]
+        free = target is None and not covered
+        if not free or not source.local or not self._files.commits.backlog.movable(source):
+            await self._files.commits.backlog.clear(source)
+        if target is not None:
+            await self._files.commits.backlog.clear(target)
 
     async def _move(
         self,
@@ -206,7 +237,7 @@ class Renaming:
         for parent in (old[0], new[0]):
             self._core.touched(parent, now)
         source.pending_ctime = now
-        self._files.backlog.keep_again(source)
+        self._files.commits.backlog.moved(source)
 
     async def _exchange(
         self, source: Node, target: Node, old: tuple[Node, bytes], new: tuple[Node, bytes]

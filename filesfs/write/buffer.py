@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
+import trio
+
 from filesfs.errors import Corrupted
 from filesfs.write.extents import RangeSet, Segment, Source, layout
 from filesfs.write.spool import SpoolFile, SpoolFolder
@@ -101,6 +103,12 @@ class WriteBuffer:
         if offset < self._sent:
             self._sent_intact = False
 
+    def moved_on(self, size: int) -> None:
+        """An earlier generation is committed, in `size` bytes: the clean parts are that version's
+        too.
+        """
+        self._base_size = size
+
     def rebase(self, size: int) -> None:
         """The current generation is committed: the content is the server's, `size` bytes."""
         self._extents.clear()
@@ -161,6 +169,23 @@ class WriteBuffer:
     def spill(self) -> SpoolFile:
         """All dirty bytes in a spool file, from now on if not before. OSError: as before."""
         return self._store.spill(self._extents)
+
+    async def sync(self) -> None:
+        """Make what is in the spool file durable, in a thread: later waits for it are short."""
+        file = self._store.file
+        if file is None:
+            return
+        file.hold()
+        try:
+            await trio.to_thread.run_sync(file.sync)
+        finally:
+            file.release()
+
+    def freeze(self) -> None:
+        """The spool file's bytes as they are now belong to a record: what is written over them goes
+        elsewhere.
+        """
+        self._store.freeze(self._extents)
 
     def small(self, most: int) -> bytes | None:
         """All dirty bytes, range after range, if they are in memory and at most `most`."""

@@ -3,6 +3,10 @@
 Owner of the journal's folder: its lock, its log, its spool files. It must not talk to the server;
 replay.py does. Sync, and it waits for the disk. `buffer.spill().sync()` in a worker thread first
 makes a `keep` of many bytes short.
+
+A record is a snapshot: what is written into the buffer later does not change it. Two records of one
+file follow on each other (`Record.after`); when the first is stored, the second is from then on a
+change of that version, and the same line of the log says both.
 """
 
 from __future__ import annotations
@@ -12,11 +16,11 @@ import fcntl
 import logging
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from weakref import WeakValueDictionary
 
-from filesfs.domain import AttributeChange, ETag, Kind, Location
+from filesfs.domain import AttributeChange, Entry, Location
 from filesfs.errors import UsageError
 from filesfs.write.buffer import WriteBuffer
 from filesfs.write.log import RecordLog
@@ -25,14 +29,16 @@ from filesfs.write.records import (
     JournalId,
     Payload,
     Record,
-    RecordKind,
+    done,
+    entry_from_json,
+    entry_to_json,
     from_json,
     to_json,
 )
 from filesfs.write.spool import SpoolFile, SpoolFolder
 from filesfs.write.upload import Target
 
-__all__ = ["Journal", "JournalId", "Record", "RecordKind"]
+__all__ = ["Journal", "JournalId", "Record"]
 
 log = logging.getLogger(__name__)
 
@@ -55,12 +61,9 @@ class Journal:
         self._log = RecordLog(folder / "journal.log")
         # In replay order. A record's spool file outlives the record.
         self._records: dict[JournalId, Record] = {}
-        # Of those that this process kept: a hold on the spool file, and who stands for it.
+        self._followers: dict[JournalId, JournalId] = {}  # by `Record.after`; one each
+        # Of those that this process kept: a hold on the spool file.
         self._files: dict[JournalId, SpoolFile] = {}
-        self._buffers: WeakValueDictionary[JournalId, WriteBuffer] = WeakValueDictionary()
-        self.troubles: dict[
-            JournalId, str
-        ] = {}  # why a replay failed last, so that it says so once
         self._compacted = 0  # bytes of the log when it was last rewritten
         self._next = 1
 
@@ -86,9 +89,15 @@ class Journal:
         return journal
 
     # -- what to keep -----------------------------------------------------------------------------
-    def keep(self, buffer: WriteBuffer, target: Target, id: JournalId | None = None) -> JournalId:
+    def keep(
+        self,
+        buffer: WriteBuffer,
+        target: Target,
+        id: JournalId | None = None,
+        after: JournalId | None = None,
+    ) -> JournalId:
         """The buffer's content and where it goes, durable when this returns; replaces the record
-        `id`.
+        `id`, which must not have been sent. `after`: the file's record that comes before it.
 
         OSError (ENOSPC, EIO) if the disk does not take it: the record `id` is then as it was.
         """
@@ -98,13 +107,13 @@ class Journal:
             file = buffer.spill()
             file.sync()
             self.spool.sync()
-            self._append(_upload(number, buffer, target, file.name, b""))
+            self._append(_upload(number, buffer, target, file.name, b"", after))
+            buffer.freeze()
             file.hold()
         else:
             file = None
-            self._append(_upload(number, buffer, target, "", data))
+            self._append(_upload(number, buffer, target, "", data, after))
         self._replace_file(number, file)
-        self._buffers[number] = buffer
         return number
 
     def _replace_file(self, id: JournalId, file: SpoolFile | None) -> None:
@@ -114,45 +123,26 @@ class Journal:
         if former is not None:
             former.release()
 
-    def note_rename(
-        self,
-        source: Location,
-        destination: Location,
-        what: Kind,
-        *,
-        overwrite: bool = True,
-        expected: ETag | None = None,
+    def note_attributes(
+        self, location: Location, change: AttributeChange, after: JournalId
     ) -> JournalId:
-        """A rename, durable when this returns. `expected`: the version under `source`, if it
-        matters.
-        """
-        return self._note(
-            RecordKind.RENAME,
-            source,
-            what=what,
-            destination=destination,
-            overwrite=overwrite,
-            expected=expected,
-        )
-
-    def note_unlink(
-        self, location: Location, what: Kind, expected: ETag | None = None
-    ) -> JournalId:
-        """A removal of exactly the version `expected`, durable when this returns."""
-        return self._note(RecordKind.UNLINK, location, what=what, expected=expected)
-
-    def note_attributes(self, location: Location, what: Kind, change: AttributeChange) -> JournalId:
-        """A change of attributes, durable when this returns."""
-        return self._note(RecordKind.ATTRIBUTES, location, what=what, change=change)
-
-    def note_mkdir(self, location: Location, change: AttributeChange) -> JournalId:
-        """A new directory, durable when this returns."""
-        return self._note(RecordKind.MKDIR, location, what=Kind.DIRECTORY, change=change)
-
-    def _note(self, kind: RecordKind, location: Location, **fields: Any) -> JournalId:
+        """A change of attributes that follows the record `after`, durable when this returns."""
         number = self._number(None)
-        self._append(Record(number, kind, location, int(time.time()), **fields))
+        self._append(Record(number, location, int(time.time()), change, after=after))
         return number
+
+    def add_attributes(self, id: JournalId, change: AttributeChange) -> None:
+        """A record that was not sent yet takes a change along, durable when this returns; it keeps
+        its place in the order.
+        """
+        record = self._records[id]
+        self._write(replace(record, change=record.change.then(change)), in_place=True)
+
+    def move(self, id: JournalId, location: Location, mime_type: str) -> None:
+        """A record that was not sent yet goes elsewhere, and last; durable when this returns."""
+        record = self._records[id]
+        payload = record.payload and replace(record.payload, mime_type=mime_type)
+        self._append(replace(record, location=location, payload=payload))
 
     def _number(self, id: JournalId | None) -> JournalId:
         if id is not None:
@@ -161,52 +151,93 @@ class Journal:
         return JournalId(self._next - 1)
 
     def _append(self, record: Record) -> None:
-        self._log.append(to_json(record))
-        # A record that is replaced moves to the end: what was noted since does not know its new
-        # state.
-        self._records.pop(record.id, None)
+        """A record that is replaced moves to the end: what was noted since does not know its new
+        state.
+        """
+        self._write(record, in_place=False)
+
+    def _write(self, record: Record, *, in_place: bool) -> None:
+        value = to_json(record)
+        self._log.append({**value, "in_place": True} if in_place else value)
+        self._take(record, in_place)
+        self._shorten()
+
+    def _take(self, record: Record, in_place: bool) -> None:
+        if not in_place:
+            self._records.pop(record.id, None)
         self._records[record.id] = record
+        if record.after is not None:
+            self._followers[record.after] = record.id
+
+    # -- what is done -----------------------------------------------------------------------------
+    def stored(self, id: JournalId, entry: Entry) -> None:
+        """The server has it, as `entry`: what follows it is a change of that version."""
+        self._done(id, {"stored": id, "entry": entry_to_json(entry)})
 
     def forget(self, id: JournalId) -> None:
-        """The server has it. If the disk does not take that, the next start finds it out again."""
-        record = self._records.pop(id, None)
+        """Nobody wants it any more, or it is stored under another name."""
+        self._done(id, {"forget": id})
+
+    def _done(self, id: JournalId, line: dict[str, Any]) -> None:
+        """Not waited for: if the disk never gets it, the next start finds it out again."""
+        record = self._records.get(id)
         if record is None:
             return
+        self._cross_out(line)
         try:
-            self._log.append({"forget": id})
+            self._log.append(line, durable=False)
         except OSError as error:
             log.warning("%s: %s is done, and cannot be crossed out: %s", self.folder, record, error)
-            self._buffers.pop(id, None)
             if (file := self._files.pop(id, None)) is not None:
                 file.leave()
             return
         self._let_go(record)
-        if self._log.length > 2 * self._compacted + _COMPACT_AT:
-            self._compact()
+        self._shorten()
+
+    def _cross_out(self, line: dict[str, Any]) -> None:
+        id = done(line)
+        record = self._records.get(id) if id is not None else None
+        if record is None:
+            return
+        follower = self.follower(record)
+        del self._records[record.id]
+        self._followers.pop(record.id, None)
+        if follower is not None and "entry" in line and record.payload is not None:
+            entry = entry_from_json(line["entry"])
+            self._records[follower.id] = follower.once_stored(entry)
+        elif follower is not None:
+            self._records[follower.id] = replace(follower, after=None)
 
     def _let_go(self, record: Record) -> None:
-        self._buffers.pop(record.id, None)
         file = self._files.pop(record.id, None)
         if file is not None:
             file.release()
-        elif record.payload is not None and record.payload.spool:
+        elif record.payload is not None and record.payload.spool not in self._spools():
             (self.spool.path / record.payload.spool).unlink(missing_ok=True)
+
+    def _spools(self) -> set[str]:
+        """The spool files that records need, and "", which is none."""
+        records = self._records.values()
+        return {"", *(record.payload.spool for record in records if record.payload)}
 
     # -- what is kept -----------------------------------------------------------------------------
     def pending(self) -> tuple[Record, ...]:
         """All that the server does not have, in order."""
         return tuple(self._records.values())
 
-    def replayable(self) -> tuple[Record, ...]:
-        """Those of `pending` that no open buffer of this process stands for any more."""
-        return tuple(record for record in self.pending() if not self._live(record))
+    def get(self, id: JournalId) -> Record | None:
+        """The record as it is by now; None when it is done."""
+        return self._records.get(id)
 
-    def _live(self, record: Record) -> bool:
-        buffer = self._buffers.get(record.id)
-        return buffer is not None and not buffer.closed
+    def follower(self, record: Record) -> Record | None:
+        """What is pending of the same file and comes right after this record."""
+        id = self._followers.get(record.id)
+        return self._records.get(id) if id is not None else None
 
     def restore(self, record: Record) -> WriteBuffer:
-        """The buffer of an upload record. FileNotFoundError if its spool file is gone."""
+        """The content of a record, in a buffer of its own. FileNotFoundError if its spool file is
+        gone.
+        """
         payload = record.payload
         assert payload is not None
         return WriteBuffer.restored(
@@ -257,12 +288,10 @@ class Journal:
             )
 
     def _apply(self, value: dict[str, Any]) -> None:
-        if "forget" in value:
-            self._records.pop(value["forget"], None)
-            return
-        record = from_json(value)
-        self._records.pop(record.id, None)
-        self._records[record.id] = record
+        if done(value) is not None:
+            self._cross_out(value)
+        else:
+            self._take(from_json(value), value.get("in_place", False))
 
     def _clear_orphans(self) -> None:
         """Remove spool files that no record names: their writes were never acknowledged as durable.
@@ -270,7 +299,7 @@ class Journal:
         After a torn log that is not certain, if it was the disk that lost bytes: set aside what
         there is.
         """
-        named = {record.payload.spool for record in self._records.values() if record.payload}
+        named = self._spools()
         for path in self.spool.path.iterdir():
             if path.name in named or not path.is_file():
                 continue
@@ -281,6 +310,15 @@ class Journal:
                 path.rename(aside / path.name)
             else:
                 path.unlink()
+
+    def _shorten(self) -> None:
+        """Nothing is wrong if it fails: the log is as it was."""
+        if self._log.length <= 2 * self._compacted + _COMPACT_AT:
+            return
+        try:
+            self._compact()
+        except OSError as error:
+            log.warning("%s: the journal's log stays long: %s", self.folder, error)
 
     def _compact(self) -> None:
         header = {"format": FORMAT, "server_id": self._server_id}
@@ -296,7 +334,14 @@ class Journal:
         os.close(self._lock)
 
 
-def _upload(id: JournalId, buffer: WriteBuffer, target: Target, spool: str, data: bytes) -> Record:
+def _upload(
+    id: JournalId,
+    buffer: WriteBuffer,
+    target: Target,
+    spool: str,
+    data: bytes,
+    after: JournalId | None,
+) -> Record:
     payload = Payload(
         spool=spool,
         data=data,
@@ -310,9 +355,7 @@ def _upload(id: JournalId, buffer: WriteBuffer, target: Target, spool: str, data
         only_new=target.only_new,
         if_match=target.if_match,
     )
-    now = int(time.time())
-    kind = RecordKind.UPLOAD
-    return Record(id, kind, target.location, now, target.change, payload=payload)
+    return Record(id, target.location, int(time.time()), target.change, payload, after)
 
 
 def _locked(folder: Path) -> int:

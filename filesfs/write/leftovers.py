@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from filesfs.write.log import whole_records
-from filesfs.write.records import FORMAT
+from filesfs.write.records import FORMAT, done
 
 # What a mount makes there, and what may go with the folder.
 _KNOWN = frozenset(
@@ -38,8 +38,8 @@ def _has_records(data: bytes) -> bool:
         return True
     pending: set[object] = set()
     for value, _ in records:
-        if "forget" in value:
-            pending.discard(value["forget"])
+        if (id := done(value)) is not None:
+            pending.discard(id)
         else:
             pending.add(value.get("id"))
     return bool(pending)

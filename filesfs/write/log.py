@@ -56,11 +56,15 @@ class RecordLog:
             os.ftruncate(self._descriptor, self._length)
         return values
 
-    def append(self, value: Any) -> None:
-        """Durable when it returns. OSError (ENOSPC, EIO): nothing was appended."""
+    def append(self, value: Any, *, durable: bool = True) -> None:
+        """On disk when it returns; without `durable` it outlives the process, not the machine.
+
+        OSError (ENOSPC, EIO): nothing was appended.
+        """
         try:
             _write_all(self._descriptor, _framed(value), self._length)
-            os.fdatasync(self._descriptor)
+            if durable:
+                os.fdatasync(self._descriptor)
         except OSError:
             os.ftruncate(self._descriptor, self._length)
             raise

@@ -2,7 +2,11 @@
 on.
 
 It must not lose or overwrite anything: where another client came first, our content goes beside
-theirs, and what the server cannot take now stays in the journal.
+theirs, and what the server cannot take now stays in the journal. It reads the records' snapshots,
+never what a program is still writing. What it tells the file system, it tells through `Owner`.
+
+A record whose answer was lost may be stored: from its first request on it is not changed any more
+(`sent`), and it is known again by its content.
 """
 
 from __future__ import annotations
@@ -11,10 +15,13 @@ import logging
 import re
 import socket
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import trio
 
 from filesfs.backend.protocol import FilesBackend
-from filesfs.domain import Entry, ETag, Location
+from filesfs.domain import Entry, Kind, Location
 from filesfs.errors import (
     Conflict,
     FilesfsError,
@@ -27,7 +34,7 @@ from filesfs.errors import (
 )
 from filesfs.write.buffer import WriteBuffer
 from filesfs.write.journal import Journal
-from filesfs.write.records import Payload, Record, RecordKind
+from filesfs.write.records import JournalId, Payload, Record
 from filesfs.write.upload import Target, Uploader
 
 log = logging.getLogger(__name__)
@@ -35,100 +42,200 @@ log = logging.getLogger(__name__)
 _NAME_MAX = 255  # bytes of a name that Linux shows
 _COMPARE = 1 << 20  # bytes at a time when content is compared
 _ATTEMPTS = 100  # names tried for one conflict copy
+_AGAIN_SECONDS = 5.0  # a record that the server refused is not offered again before
+
+
+class Owner(Protocol):
+    """Who shows the files. Called without an `await` after the journal was told."""
+
+    def stored(self, record: Record, entry: Entry) -> None:
+        """The server has it, as `entry`."""
+
+    def lost(self, record: Record, beside: Location | None) -> None:
+        """Another client was first: theirs is under the name, ours `beside` it."""
+
+    def refused(self, record: Record, error: Exception) -> None:
+        """The server does not take it for now; it stays in the journal."""
 
 
 @dataclass(slots=True)
 class Tally:
-    """What a replay came to, for status and metrics. All but `failed` have left the journal."""
+    """What the replays came to. All but `failed` have left the journal."""
 
     stored: int = 0
-    conflicts: int = 0  # stored beside, or a change of names that no longer applied
+    conflicts: int = 0
     failed: int = 0
 
 
+@dataclass(slots=True, eq=False)
+class _Flight:
+    """One attempt. Whoever waits for it hears why it failed."""
+
+    over: trio.Event = field(default_factory=trio.Event)
+    error: FilesfsError | OSError | None = None
+
+
+@dataclass(slots=True)
+class _Trouble:
+    why: str
+    when: float  # trio's clock, seconds
+
+
+@dataclass(slots=True)
 class Replayer:
-    """One pass over what no open file of this process stands for. Run one at a time."""
+    """Owner of what is under way. One record of a file at a time, in the journal's order."""
 
-    def __init__(self, journal: Journal, backend: FilesBackend) -> None:
-        self._journal = journal
-        self._backend = backend
-        self._uploader = Uploader(backend, None)
-        self.tally = Tally()
+    journal: Journal
+    backend: FilesBackend
+    owner: Owner
+    tally: Tally = field(default_factory=Tally)
+    _uploader: Uploader = field(init=False)
+    _under_way: dict[JournalId, _Flight] = field(default_factory=dict)
+    _sent: set[JournalId] = field(default_factory=set)
+    _troubles: dict[JournalId, _Trouble] = field(default_factory=dict)
 
-    async def run(self) -> Tally:
-        """Upload what is pending. Unavailable ends the pass; the rest stays pending, in order.
+    def __post_init__(self) -> None:
+        self._uploader = Uploader(self.backend, None)
 
-        A record that fails for another reason stays too, and holds up only those about its names.
+    def sent(self, id: JournalId) -> bool:
+        """The server may have it, so it must not be changed."""
+        return id in self._sent
+
+    # -- when -------------------------------------------------------------------------------------
+    async def run(self) -> None:
+        """Upload what is pending, and what comes meanwhile. Unavailable ends the pass; the rest
+        stays pending, in order.
+
+        A record that fails for another reason stays too, and holds up only those about its name.
         """
-        waiting: list[Location] = []
-        for record in self._journal.replayable():
-            if _touches(record, waiting):
-                waiting += record.locations
-                continue
+        waiting: set[Location] = set()
+        tried: set[JournalId] = set()
+        while (record := self._next(tried, waiting)) is not None:
+            tried.add(record.id)
             try:
-                await self._replay(record)
+                await self.send(record.id)
             except Unavailable:
                 raise
             except (FilesfsError, OSError) as error:
-                self.tally.failed += 1
-                waiting += record.locations
-                self._report(record, str(error))
-        return self.tally
+                waiting.add(record.location)
+                self._failed(record, error)
 
-    def _report(self, record: Record, why: str) -> None:
-        known = self._journal.troubles.get(record.id) == why
-        self._journal.troubles[record.id] = why
-        level = logging.DEBUG if known else logging.ERROR
+    def _next(self, tried: set[JournalId], waiting: set[Location]) -> Record | None:
+        for record in self.journal.pending():
+            if record.id in tried:
+                continue
+            trouble = self._troubles.get(record.id)
+            if trouble is not None and trio.current_time() < trouble.when + _AGAIN_SECONDS:
+                waiting.add(record.location)
+            if record.location not in waiting:
+                return record
+        return None
+
+    def _failed(self, record: Record, error: Exception) -> None:
+        why = str(error)
+        self.tally.failed += 1
+        known = self._troubles.get(record.id)
+        level = logging.DEBUG if known is not None and known.why == why else logging.ERROR
         log.log(level, "journal: %s failed, and is kept: %s", record, why)
+        self._troubles[record.id] = _Trouble(why, trio.current_time())
+        self.owner.refused(record, error)
 
-    async def _replay(self, record: Record) -> None:
-        conflicts = self.tally.conflicts
-        match record.kind:
-            case RecordKind.UPLOAD:
-                await self._upload(record)
-            case RecordKind.RENAME:
-                await self._rename(record)
-            case RecordKind.UNLINK:
-                await self._unlink(record)
-            case RecordKind.ATTRIBUTES:
+    async def send(self, id: JournalId) -> None:
+        """Store one record now, after those of its file that come before it. Raises why it is not
+        stored.
+        """
+        while (record := self.journal.get(id)) is not None:
+            flight = self._under_way.get(id)
+            if flight is not None:
+                await flight.over.wait()
+                if flight.error is not None:
+                    raise flight.error
+            elif record.after is not None and self.journal.get(record.after) is not None:
+                await self.send(record.after)
+            else:
+                await self._send(record)
+
+    async def _send(self, record: Record) -> None:
+        self._sent.add(record.id)
+        flight = self._under_way[record.id] = _Flight()
+        try:
+            if record.payload is None:
                 await self._attributes(record)
-            case RecordKind.MKDIR:
-                await self._mkdir(record)
-        self.tally.stored += self.tally.conflicts == conflicts
-        self._journal.forget(record.id)
+            else:
+                await self._upload(record, record.payload)
+        except (FilesfsError, OSError) as error:
+            flight.error = error
+            raise
+        finally:
+            del self._under_way[record.id]
+            flight.over.set()
 
-    def _conflict(self, record: Record, why: str) -> None:
+    def _stored(self, record: Record, entry: Entry) -> None:
+        self.tally.stored += 1
+        self.journal.stored(record.id, entry)
+        self._over(record)
+        self.owner.stored(record, entry)
+
+    def _lost(self, record: Record, why: str, beside: Location | None = None) -> None:
         self.tally.conflicts += 1
         log.error("journal: conflict: %s: %s", record, why)
+        self.journal.forget(record.id)
+        self._over(record)
+        self.owner.lost(record, beside)
+
+    def _over(self, record: Record) -> None:
+        self._sent.discard(record.id)
+        self._troubles.pop(record.id, None)
 
     # -- content ----------------------------------------------------------------------------------
-    async def _upload(self, record: Record) -> None:
-        assert record.payload is not None
-        buffer = self._journal.restore(record)
-        base = _Base(self._backend, record.payload.base)
-        target = _conditional(record, record.payload)
+    async def _upload(self, record: Record, payload: Payload) -> None:
+        buffer = self.journal.restore(record)
+        base = _Base(self.backend, payload.base)
+        target = _conditional(record, payload)
         try:
-            await self._uploader.commit(buffer, target, base)
+            entry = await self._uploader.commit(buffer, target, base)
         except (PreconditionFailed, Gone, NotFound, Conflict) as error:
-            if not await self._is_there(target.location, buffer, base):
-                beside = await self._beside(buffer, target, base)
-                self._conflict(record, f"{error}; our content is stored as {str(beside)!r}")
+            there = await self._ours(target.location, buffer, base)
+            if there is not None:
+                self._stored(record, there)
+            else:
+                await self._overtaken(record, error, buffer, target, base)
+        else:
+            self._stored(record, entry)
         finally:
             buffer.close()
 
-    async def _is_there(self, location: Location, buffer: WriteBuffer, base: _Base) -> bool:
-        """What overtook us may be our own upload, if the crash came right after it."""
+    async def _ours(self, location: Location, buffer: WriteBuffer, base: _Base) -> Entry | None:
+        """What overtook us may be our own upload: its answer was lost, or a crash came after it."""
         try:
-            entry = await self._backend.stat(location)
-            if entry.size != buffer.size:
-                return False
+            entry = await self.backend.stat(location)
+            if entry.size != buffer.size or entry.kind is not Kind.FILE:
+                return None
             for offset in range(0, entry.size, _COMPARE):
-                theirs = await self._backend.read(entry, offset, _COMPARE)
+                theirs = await self.backend.read(entry, offset, _COMPARE)
                 if theirs != await buffer.read(offset, _COMPARE, base):
-                    return False
+                    return None
         except (NotFound, Stale):
-            return False
-        return True
+            return None
+        return entry
+
+    async def _overtaken(
+        self,
+        record: Record,
+        error: FilesfsError,
+        buffer: WriteBuffer,
+        target: Target,
+        base: _Base,
+    ) -> None:
+        follower = self.journal.follower(record)
+        if follower is not None and follower.payload is not None:
+            # The file's own later content meets the same; one copy beside is enough.
+            self._lost(record, f"{error}; a later version of it follows")
+            return
+        beside = await self._beside(buffer, target, base)
+        if follower is not None:
+            self.journal.forget(follower.id)  # those attributes were for our content
+        self._lost(record, f"{error}; our content is stored as {str(beside)!r}", beside)
 
     async def _beside(self, buffer: WriteBuffer, target: Target, base: _Base) -> Location:
         for number in range(_ATTEMPTS):
@@ -143,48 +250,16 @@ class Replayer:
             return location
         raise Conflict(f"no free name for a conflict copy of {target.location}", "exists")
 
-    # -- names and attributes ---------------------------------------------------------------------
-    async def _rename(self, record: Record) -> None:
-        assert record.destination is not None
-        source, overwrite = record.location, record.overwrite
-        try:
-            if record.expected is not None:
-                await self._check(source, record.expected)
-            await self._backend.move(source, record.destination, record.what, overwrite=overwrite)
-        except NotFound as error:  # done before the crash, or removed by another client
-            log.info("journal: %s: %s", record, error)
-        except (PreconditionFailed, Conflict, Unsupported) as error:
-            self._conflict(record, f"{error}; it keeps its old name")
-
-    async def _unlink(self, record: Record) -> None:
-        try:
-            if record.expected is not None:
-                await self._check(record.location, record.expected)
-            await self._backend.remove(record.location, record.what)
-        except NotFound as error:
-            log.info("journal: %s: %s", record, error)
-        except (PreconditionFailed, Conflict) as error:
-            self._conflict(record, f"{error}; it is not removed")
-
-    async def _check(self, location: Location, expected: ETag) -> None:
-        if (await self._backend.stat(location)).etag != expected:
-            raise PreconditionFailed(f"{location} was changed by another client")
-
+    # -- attributes -------------------------------------------------------------------------------
     async def _attributes(self, record: Record) -> None:
         try:
-            await self._backend.set_attributes(record.location, record.what, record.change)
+            entry = await self.backend.set_attributes(record.location, Kind.FILE, record.change)
+        except Unsupported:
+            entry = await self.backend.stat(record.location)
         except NotFound as error:
-            self._conflict(record, str(error))
-        except Unsupported as error:
-            log.info("journal: %s: %s", record, error)
-
-    async def _mkdir(self, record: Record) -> None:
-        try:
-            await self._backend.make_directory(record.location, record.change)
-        except Conflict as error:
-            log.info("journal: %s: %s", record, error)
-            if (await self._backend.stat(record.location)).kind is not record.what:
-                self._conflict(record, f"{error}, and is no directory")
+            self._lost(record, str(error))
+            return
+        self._stored(record, entry)
 
 
 class _Base:
@@ -212,21 +287,9 @@ def _conditional(record: Record, payload: Payload) -> Target:
         change=record.change,
         base=base,
         resource_id=payload.resource_id,
-        only_new=payload.only_new or (base is None and payload.resource_id is None),
+        only_new=payload.only_new or (base is None and payload.if_match is None),
         if_match=payload.if_match or (base.etag if base is not None else None),
     )
-
-
-def _touches(record: Record, waiting: list[Location]) -> bool:
-    """The record is about a name that an earlier one, which is still to be done, is about too."""
-    return any(_related(mine, other) for mine in record.locations for other in waiting)
-
-
-def _related(one: Location, other: Location) -> bool:
-    if one.bucket != other.bucket:
-        return False
-    short, long = sorted((one.key, other.key), key=len)
-    return not short or long == short or long.startswith(f"{short}/")
 
 
 def conflict_location(location: Location, when: float, number: int = 0) -> Location:

@@ -12,6 +12,8 @@ import secrets
 from collections.abc import Callable
 from pathlib import Path
 
+_COPY = 16 << 20  # bytes at a time, when one spool file takes over another's
+
 MakeRoom = Callable[[int], bool]  # bytes wanted; whether any were freed
 
 
@@ -67,6 +69,22 @@ class SpoolFile:
             offset += len(piece)
             length -= len(piece)
         return b"".join(pieces) + bytes(length)
+
+    def copy(self, other: SpoolFile, offset: int, length: int) -> None:
+        """The same bytes at the same offsets of `other`, shared where the disk can. OSError."""
+        while length:
+            try:
+                copied = os.copy_file_range(
+                    self._descriptor, other._descriptor, min(length, _COPY), offset, offset
+                )
+            except OSError:  # not on this disk, or it is full: a write may find room
+                copied = 0
+            if not copied:
+                piece = self.read(offset, min(length, _COPY))
+                other.write(offset, piece)
+                copied = len(piece)
+            offset += copied
+            length -= copied
 
     def truncate(self, size: int) -> None:
         """Give back the space from `size` on."""

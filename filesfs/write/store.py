@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from filesfs.write.extents import RangeSet
 from filesfs.write.spool import SpoolFile, SpoolFolder
 
 # Small files are most files: a page grows to what was written, so that a 100-byte file costs 100
@@ -65,6 +66,8 @@ class ByteStore:
         self._memory_limit = memory_limit
         self._pages = _Pages()
         self._file: SpoolFile | None = None  # once set, it has all bytes and _pages is empty
+        # What journal records speak of in a shared _file: never written over.
+        self._frozen = RangeSet()
 
     @property
     def file(self) -> SpoolFile | None:
@@ -82,7 +85,32 @@ class ByteStore:
         if self._file is None:
             self._pages.write(offset, memoryview(data))
         else:
+            self._file = self._writable(self._file, offset, offset + len(data), dirty)
             self._file.write(offset, data)
+
+    def _writable(
+        self, file: SpoolFile, start: int, end: int, dirty: Iterable[tuple[int, int]]
+    ) -> SpoolFile:
+        """The file itself, unless a record has bytes in [start, end): then a copy, and the record
+        keeps the old one.
+        """
+        if not file.shared or next(self._frozen.within(start, end), None) is None:
+            return file
+        copy = self._folder.create()
+        try:
+            for first, last in dirty:
+                file.copy(copy, first, last - first)
+        except OSError:
+            copy.release()
+            raise
+        self._frozen.clear()
+        file.release()
+        return copy
+
+    def freeze(self, dirty: Iterable[tuple[int, int]]) -> None:
+        """A record of the journal, which holds the file, speaks of these ranges from now on."""
+        for start, end in dirty:
+            self._frozen.add(start, end)
 
     def read(self, offset: int, length: int) -> bytes:
         if self._file is not None:
@@ -122,6 +150,7 @@ class ByteStore:
     def release(self) -> None:
         """Free everything."""
         self._pages = _Pages()
+        self._frozen.clear()
         if self._file is not None:
             self._file.release()
             self._file = None

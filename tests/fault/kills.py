@@ -52,8 +52,9 @@ class Report:
         )
 
     def verify(self) -> None:
-        """AssertionError on a loss, or when the run has shown nothing."""
+        """AssertionError on a loss, a conflict with ourselves, or if the run has shown nothing."""
         assert not self.losses, "\n".join(self.losses)
+        assert not self.conflicts, f"nobody else wrote: {self.conflicts}"
         assert self.kills.total(), "nothing was killed"
         assert self.acknowledged.total(), "nothing was acknowledged"
         assert self.in_flight.total(), "nothing was in flight at any kill"
@@ -67,7 +68,7 @@ class KillRun:
         self._folder = folder
         self._rng = random.Random(seed)
         self._writeback = writeback
-        options = ("timeout=20", *(("experimental_writeback",) if writeback else ()))
+        options = ("timeout=20", *(("writeback",) if writeback else ()))
         self._server = RunningServer(folder / "data", {"listen": "127.0.0.1:0"})
         self._mount = MountedFilesystem("", folder / "mnt", folder / "cache", options)
         self._states = {Slot(w, n): State() for w in range(WRITERS) for n in range(SLOTS)}

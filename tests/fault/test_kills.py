@@ -11,11 +11,12 @@ import pytest
 
 from tests.fault.kills import KillRun
 
-SECONDS = 25.0
+SECONDS = 20.0
 
 
 @pytest.mark.timeout(150)
-def test_nothing_acknowledged_is_lost(tmp_path: Path) -> None:
-    report = KillRun(tmp_path, 1).run(SECONDS)
+@pytest.mark.parametrize("writeback", [False, True], ids=["default", "writeback"])
+def test_nothing_acknowledged_is_lost(tmp_path: Path, writeback: bool) -> None:
+    report = KillRun(tmp_path, 1, writeback=writeback).run(SECONDS)
     print(report, *report.errors, *report.conflicts, sep="\n")
     report.verify()

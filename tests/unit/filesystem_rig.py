@@ -94,16 +94,21 @@ class Rig:
 
 @asynccontextmanager
 async def rig(
-    folder: Path, tree: MemoryTree | None = None, *, feed: bool = False, origin: str = "mine"
+    folder: Path,
+    tree: MemoryTree | None = None,
+    *,
+    feed: bool = False,
+    origin: str = "mine",
+    writeback: bool = False,
 ) -> AsyncIterator[Rig]:
-    """A client with a bucket "b" to work in."""
+    """A client with a bucket "b" to work in. Its journal is in `folder`, and may hold something."""
     backend, kernel = MemoryBackend(tree or MemoryTree(), origin=origin), RecordedKernel()
     await backend.connect()
     journal = Journal.open(folder, "test")
     async with trio.open_nursery() as nursery:
         root = Entry(Location(""), Kind.DIRECTORY, 0, Kind.DIRECTORY.value, 0, nlink=2)
         core = Core(
-            rules=Rules(xattr=True),
+            rules=Rules(xattr=True, writeback=writeback),
             backend=backend,
             inodes=InodeTable(root),
             directories=DirectoryCache(),

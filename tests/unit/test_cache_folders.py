@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from filesfs.commands.cache_folders import UNUSED_SECONDS, remove_unused
-from filesfs.domain import Kind, Location
-from filesfs.write.journal import Journal
+from filesfs.domain import AttributeChange, Entry, Kind, Location
+from filesfs.write.journal import Journal, JournalId
 
 _NAMES = [f"{number:016x}" for number in range(16)]
 
@@ -25,6 +25,11 @@ def used(folder: Path) -> Journal:
     return journal
 
 
+def changed(journal: Journal) -> JournalId:
+    """Something that the server does not have."""
+    return journal.note_attributes(Location("b", "k"), AttributeChange(mode=0o600), JournalId(0))
+
+
 def make_old(folder: Path, seconds: float = UNUSED_SECONDS + 60) -> None:
     then = time.time() - seconds
     for path in [*folder.rglob("*"), folder]:
@@ -35,7 +40,8 @@ def test_a_folder_of_which_all_is_sent_goes_after_its_time(tmp_path: Path) -> No
     old, young, own = (tmp_path / name for name in _NAMES[:3])
     for folder in (old, young, own):
         journal = used(folder)
-        journal.forget(journal.note_unlink(Location("b", "k"), Kind.FILE))
+        journal.forget(changed(journal))
+        journal.stored(changed(journal), Entry(Location("b", "k"), Kind.FILE, 0, "text/plain", 0))
         journal.close()
     make_old(old)
     make_old(young, UNUSED_SECONDS - 3600)
@@ -46,7 +52,7 @@ def test_a_folder_of_which_all_is_sent_goes_after_its_time(tmp_path: Path) -> No
 
 def _pending(folder: Path) -> None:
     journal = used(folder)
-    journal.note_unlink(Location("b", "k"), Kind.FILE)
+    changed(journal)
     journal.close()
 
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from filesfs.domain import AttributeChange, Entry, ETag, Kind, Location, ResourceId
 from filesfs.errors import UsageError
 from filesfs.write.buffer import WriteBuffer
-from filesfs.write.journal import Journal, JournalId, Record, RecordKind
+from filesfs.write.journal import Journal, JournalId, Record
 from filesfs.write.log import RecordLog, whole_records
 from filesfs.write.records import FORMAT, Payload, from_json, to_json
 from filesfs.write.upload import Target
@@ -92,15 +92,11 @@ _payload = st.builds(
 _record = st.builds(
     Record,
     id=st.integers(1).map(JournalId),
-    kind=st.sampled_from(RecordKind),
     location=_location,
     time=st.integers(0),
     change=_change,
-    what=st.sampled_from(Kind),
-    destination=st.none() | _location,
-    overwrite=st.booleans(),
-    expected=st.none() | st.just(ETag('"x"')),
     payload=st.none() | _payload,
+    after=st.none() | st.integers(1).map(JournalId),
 )
 
 
@@ -131,7 +127,7 @@ def test_every_byte_at_which_the_log_may_be_torn(journal: Journal, tmp_path: Pat
     for number in range(3):
         expected.append(journal.keep(written(journal, b"x" * number), TARGET))
         ends.append((journal._log.length, list(expected)))
-    expected.append(journal.note_rename(WHERE, Location("docs", "b"), Kind.FILE))
+    expected.append(journal.note_attributes(WHERE, AttributeChange(mode=0o600), expected[-1]))
     ends.append((journal._log.length, list(expected)))
     journal.forget(expected[0])
     ends.append((journal._log.length, expected[1:]))
@@ -185,12 +181,12 @@ def test_garbage_after_the_last_record_is_cut_off(
 def test_keeping_again_replaces_the_record_and_goes_last(journal: Journal, place: str) -> None:
     buffer = written(journal, b"one")
     first = journal.keep(buffer, TARGET)
-    other = journal.note_unlink(Location("docs", "b"), Kind.FILE)
+    other = journal.keep(written(journal, b"other"), TARGET)
     buffer.write(3, b" two")
     assert journal.keep(buffer, TARGET, first) == first
     assert [record.id for record in journal.pending()] == [other, first]
     assert content(journal, journal.pending()[1]) == b"one two"
-    assert len(list(journal.spool.path.iterdir())) == (place == "in the spool")
+    assert len(list(journal.spool.path.iterdir())) == 2 * (place == "in the spool")
 
 
 def test_a_rewrite_from_scratch_does_not_mix_with_what_was_kept(
@@ -202,20 +198,95 @@ def test_a_rewrite_from_scratch_does_not_mix_with_what_was_kept(
     buffer.write(0, b"NEW")
     (record,) = journal.pending()
     assert content(journal, record) == b"old content"
-    assert journal.replayable() == ()  # the buffer still stands for it
     journal.keep(buffer, TARGET, id)
     assert content(journal, journal.pending()[0]) == b"NEW"
     buffer.close()
     assert len(list(journal.spool.path.iterdir())) == (place == "in the spool")
 
 
-def test_a_record_is_replayable_once_its_buffer_is_closed(journal: Journal) -> None:
-    buffer = written(journal, b"x")
+def test_a_record_is_a_snapshot(journal: Journal, tmp_path: Path) -> None:
+    buffer = written(journal, b"0123456789")
+    first = journal.keep(buffer, TARGET)
+    buffer.write(10, b" and more")
+    buffer.write(2, b"XX")
+    second = journal.keep(buffer, TARGET, after=first)
+    buffer.truncate(4)
+    buffer.write(3, b"torn")
+    expected = {first: b"0123456789", second: b"01XX456789 and more"}
+    assert {each.id: content(journal, each) for each in journal.pending()} == expected
+    again = Journal.open(crashed(journal, tmp_path / "crashed"), "server")
+    assert {each.id: content(again, each) for each in again.pending()} == expected
+    again.stored(first, BASE)
+    assert content(again, again.pending()[0]) == expected[second]
+    again.forget(second)
+    assert list(again.spool.path.iterdir()) == []
+    again.close()
+    assert trio.run(buffer.read, 0, 9, Zeros()) == b"01Xtorn"
+
+
+def test_two_records_may_share_a_spool_file(journal: Journal, tmp_path: Path) -> None:
+    buffer = written(journal, b"one")
+    first = journal.keep(buffer, TARGET)
+    buffer.write(3, b" two")
+    second = journal.keep(buffer, TARGET, after=first)
+    again = Journal.open(crashed(journal, tmp_path / "crashed"), "server")
+    for there in (journal, again):
+        there.forget(first)
+        (record,) = there.pending()
+        assert (record.id, record.after) == (second, None)
+        assert content(there, record) == b"one two"
+    again.close()
+
+
+def test_what_follows_a_stored_record_is_a_change_of_that_version(
+    journal: Journal, tmp_path: Path
+) -> None:
+    new = Target(WHERE, "text/plain", AttributeChange(), None, None, only_new=True)
+    buffer = written(journal, b"one")
+    first = journal.keep(buffer, new)
+    buffer.write(0, b"two")
+    journal.keep(buffer, new, after=first)
+    journal.stored(first, BASE)
+    again = Journal.open(crashed(journal, tmp_path / "crashed"), "server")
+    for there in (journal, again):
+        (record,) = there.pending()
+        assert record.payload is not None
+        assert record.payload.base == BASE
+        assert record.payload.resource_id == BASE.resource_id
+        assert not record.payload.only_new
+        assert content(there, record) == b"two"
+    again.close()
+
+
+def test_attributes_and_places_change_without_the_content(journal: Journal, tmp_path: Path) -> None:
+    buffer = written(journal, b"acknowledged")
     id = journal.keep(buffer, TARGET)
-    assert journal.replayable() == ()
-    buffer.close()
-    assert [record.id for record in journal.replayable()] == [id]
-    assert content(journal, journal.pending()[0]) == b"x"
+    other = journal.keep(written(journal, b"other"), TARGET)
+    buffer.write(0, b"half-written")
+    journal.add_attributes(id, AttributeChange(uid=7))
+    assert [each.id for each in journal.pending()] == [id, other]  # in its place
+    journal.move(id, Location("docs", "b"), "text/csv")
+    again = Journal.open(crashed(journal, tmp_path / "crashed"), "server")
+    for there in (journal, again):
+        record = there.pending()[1]  # as a rename that came after the other
+        assert (record.id, record.location.key) == (id, "b")
+        assert (record.change.mode, record.change.uid) == (0o600, 7)
+        assert record.payload is not None
+        assert record.payload.mime_type == "text/csv"
+        assert content(there, record) == b"acknowledged"
+    again.close()
+
+
+def test_the_journal_of_an_older_filesfs_still_reads(journal: Journal, tmp_path: Path) -> None:
+    id = journal.keep(written(journal, b"x"), TARGET)
+    value = to_json(journal.pending()[0])
+    del value["after"]
+    old = {"kind": "upload", "what": "", "destination": None, "overwrite": True, "expected": None}
+    journal._log.rewrite([{"format": 1, "server_id": "server"}, {**old, **value}])
+    again = Journal.open(crashed(journal, tmp_path / "crashed"), "server")
+    assert [each.id for each in again.pending()] == [id]
+    assert content(again, again.pending()[0]) == b"x"
+    again.close()
 
 
 def test_forgotten_while_the_buffer_lives_on(journal: Journal) -> None:
@@ -301,8 +372,8 @@ def test_a_full_disk_keeps_the_earlier_record(
     with monkeypatch.context() as patch:
         patch.setattr("filesfs.write.log.os.pwrite", torn)
         with pytest.raises(OSError, match="No space left"):
-            journal.note_unlink(WHERE, Kind.FILE)
-    last = journal.note_unlink(WHERE, Kind.FILE)
+            journal.note_attributes(WHERE, AttributeChange(mode=0o600), id)
+    last = journal.note_attributes(WHERE, AttributeChange(mode=0o600), id)
     again = Journal.open(crashed(journal, tmp_path / "crashed"), "server")
     assert [record.id for record in again.pending()] == [id, last]
     again.close()
@@ -331,9 +402,9 @@ def test_a_log_of_things_done_is_made_short_again(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("filesfs.write.journal._COMPACT_AT", 2000)
-    last = journal.note_mkdir(Location("docs", "d"), AttributeChange())
+    last = journal.keep(written(journal, b"x"), TARGET)
     for _ in range(40):
-        journal.forget(journal.note_unlink(WHERE, Kind.FILE))
+        journal.forget(journal.note_attributes(WHERE, AttributeChange(mode=0o600), last))
     assert journal._log.length < 2500
     assert [record.id for record in journal.pending()] == [last]
 

@@ -2,17 +2,20 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
 import pytest
+import trio
 
 from filesfs.backend.protocol import FilesBackend
-from filesfs.domain import AttributeChange, Entry, Kind, Location
+from filesfs.domain import AttributeChange, Entry, Location
 from filesfs.errors import AccessDenied, Stale, Unavailable
 from filesfs.wire import Extension
 from filesfs.write.buffer import WriteBuffer
 from filesfs.write.journal import Journal
+from filesfs.write.records import JournalId, Record
 from filesfs.write.replay import Replayer, Tally, conflict_location
 from filesfs.write.upload import Target
 from tests.unit.upload_server import EVERYTHING, Server
@@ -30,22 +33,45 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
     journal.close()
 
 
+@dataclass
+class Told:
+    """Implements replay.Owner."""
+
+    stored_as: list[Entry] = field(default_factory=list)
+    beside: list[Location | None] = field(default_factory=list)
+    errors: list[Exception] = field(default_factory=list)
+
+    def stored(self, record: Record, entry: Entry) -> None:
+        self.stored_as.append(entry)
+
+    def lost(self, record: Record, beside: Location | None) -> None:
+        self.beside.append(beside)
+
+    def refused(self, record: Record, error: Exception) -> None:
+        self.errors.append(error)
+
+
 def keep(
     journal: Journal,
     data: bytes,
     base: Entry | None = None,
     where: Location = WHERE,
     offset: int = 0,
-) -> None:
+    after: JournalId | None = None,
+) -> JournalId:
     buffer = WriteBuffer(journal.spool, base.size if base else 0)
     buffer.write(offset, data)
     resource = base.resource_id if base else None
-    journal.keep(buffer, Target(where, "text/plain", AttributeChange(mode=0o640), base, resource))
+    target = Target(where, "text/plain", AttributeChange(mode=0o640), base, resource)
+    id = journal.keep(buffer, target, after=after)
     buffer.close()
+    return id
 
 
-async def replay(journal: Journal, server: Server) -> Tally:
-    return await Replayer(journal, cast("FilesBackend", server)).run()
+async def replay(journal: Journal, server: Server, told: Told | None = None) -> Tally:
+    replayer = Replayer(journal, cast("FilesBackend", server), told or Told())
+    await replayer.run()
+    return replayer.tally
 
 
 def names(server: Server) -> dict[str, bytes]:
@@ -131,7 +157,7 @@ async def test_an_upload_that_came_through_before_the_crash_is_no_conflict(
 async def test_a_server_that_is_away_ends_the_pass_and_keeps_the_order(journal: Journal) -> None:
     server = Server()
     keep(journal, b"one")
-    journal.note_rename(WHERE, OTHER, Kind.FILE)
+    keep(journal, b"two", where=OTHER)
     before = journal.pending()
 
     def away(call: str) -> None:
@@ -144,13 +170,14 @@ async def test_a_server_that_is_away_ends_the_pass_and_keeps_the_order(journal: 
     assert journal.pending() == before
     server.fault = lambda call: None
     await replay(journal, server)
-    assert names(server) == {str(OTHER): b"one"}
+    assert names(server) == {str(WHERE): b"one", str(OTHER): b"two"}
+    assert server.calls[-2:] == ["put 3", "put 3"]
 
 
-async def test_a_failure_holds_up_only_what_is_about_its_names(journal: Journal) -> None:
-    server = Server()
-    keep(journal, b"one")
-    journal.note_rename(Location("docs", "a"), Location("docs", "c"), Kind.DIRECTORY)
+async def test_a_failure_holds_up_only_what_is_about_its_name(journal: Journal) -> None:
+    server, told = Server(), Told()
+    first = keep(journal, b"one")
+    second = keep(journal, b"one, later", after=first)
     keep(journal, b"two", where=OTHER)
 
     def denied(call: str) -> None:
@@ -158,14 +185,16 @@ async def test_a_failure_holds_up_only_what_is_about_its_names(journal: Journal)
             raise AccessDenied("not yours")
 
     server.fault = denied
-    tally = await replay(journal, server)
+    tally = await replay(journal, server, told)
     assert names(server) == {str(OTHER): b"two"}
-    assert tally.failed == 1
-    assert [record.location.key for record in journal.pending()] == [WHERE.key, "a"]
+    assert tally.failed == len(told.errors) == 1
+    assert [record.id for record in journal.pending()] == [first, second]
+    await replay(journal, server)
+    assert names(server) == {str(OTHER): b"two", str(WHERE): b"one, later"}
 
 
 async def test_a_failure_that_lasts_is_told_once(
-    journal: Journal, caplog: pytest.LogCaptureFixture
+    journal: Journal, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = Server()
     keep(journal, b"one")
@@ -174,8 +203,11 @@ async def test_a_failure_that_lasts_is_told_once(
         raise AccessDenied("not yours")
 
     server.fault = denied
-    for _ in range(3):
-        assert (await replay(journal, server)).failed == 1
+    monkeypatch.setattr("filesfs.write.replay._AGAIN_SECONDS", 0)
+    replayer = Replayer(journal, cast("FilesBackend", server), Told())
+    for number in range(3):
+        await replayer.run()
+        assert replayer.tally.failed == number + 1
     assert [record.levelname for record in caplog.records] == ["ERROR"]
     assert "not yours" in caplog.text
 
@@ -194,58 +226,113 @@ async def test_parts_that_nobody_has_any_more_are_not_made_up(journal: Journal) 
     assert names(server) == {str(WHERE): b"0123456789"}
 
 
-async def test_changes_of_names_follow_in_order(journal: Journal) -> None:
-    server = Server()
-    old = server.store(OTHER, b"old")
-    directory = Location("docs", "d")
-    journal.note_mkdir(directory, AttributeChange(mode=0o700))
-    keep(journal, b"new", where=directory.child("x.tmp"))
-    journal.note_rename(directory.child("x.tmp"), directory.child("x"), Kind.FILE)
-    journal.note_attributes(directory.child("x"), Kind.FILE, AttributeChange(mode=0o444))
-    journal.note_unlink(OTHER, Kind.FILE, old.etag)
-    tally = await replay(journal, server)
-    assert names(server) == {"docs/d": b"", "docs/d/x": b"new"}
-    assert server.files[directory.child("x")][0].attributes.mode == 0o444
-    assert (tally.stored, tally.conflicts, tally.failed) == (5, 0, 0)
+async def test_a_record_that_came_after_an_upload_of_its_file_is_no_conflict(
+    journal: Journal,
+) -> None:
+    """The first one landed before a crash, unheard."""
+    server, told = Server(), Told()
+    base = server.store(WHERE, b"0123456789")
+    first = keep(journal, b"first", base)
+    keep(journal, b"later", base, offset=2, after=first)
+    await server.put(WHERE, b"first56789", "text/plain", AttributeChange())
+    tally = await replay(journal, server, told)
+    assert names(server) == {str(WHERE): b"filater789"}
+    assert (tally.stored, tally.conflicts) == (2, 0)
+    assert told.stored_as[-1] == server.files[WHERE][0]
 
 
-async def test_a_replay_that_was_cut_short_can_run_again(journal: Journal) -> None:
-    server = Server()
-    server.store(WHERE, b"text")
-    journal.note_mkdir(Location("docs", "d"), AttributeChange())
-    journal.note_rename(WHERE, OTHER, Kind.FILE)
-    journal.note_unlink(Location("docs", "gone"), Kind.FILE)
-    await server.make_directory(Location("docs", "d"), AttributeChange())
-    await server.move(WHERE, OTHER, Kind.FILE)
-    tally = await replay(journal, server)
-    assert (tally.stored, tally.conflicts, tally.failed) == (3, 0, 0)
-    assert journal.pending() == ()
-
-
-async def test_changes_of_names_spare_what_another_client_put_there(journal: Journal) -> None:
-    server = Server()
-    old = server.store(WHERE, b"old")
+async def test_of_two_versions_that_were_overtaken_the_later_lies_beside(journal: Journal) -> None:
+    server, told = Server(), Told()
+    first = keep(journal, b"ours")
+    keep(journal, b"ours, later", after=first)
     server.store(WHERE, b"theirs")
-    server.store(OTHER, b"theirs too")
-    journal.note_unlink(WHERE, Kind.FILE, old.etag)
-    journal.note_rename(WHERE, OTHER, Kind.FILE, overwrite=False)
-    journal.note_rename(WHERE, Location("docs", "c"), Kind.FILE, expected=old.etag)
-    journal.note_mkdir(OTHER, AttributeChange())
-    journal.note_attributes(Location("docs", "gone"), Kind.FILE, AttributeChange(mode=0o600))
+    tally = await replay(journal, server, told)
+    assert sorted(names(server).values()) == [b"ours, later", b"theirs"]
+    assert tally.conflicts == 2
+    assert told.beside[0] is None
+    assert told.beside[1] in server.files
+
+
+async def test_attributes_follow_their_content(journal: Journal) -> None:
+    server = Server()
+    first = keep(journal, b"text")
+    journal.note_attributes(WHERE, AttributeChange(mode=0o444), first)
     tally = await replay(journal, server)
-    assert names(server) == {str(WHERE): b"theirs", str(OTHER): b"theirs too"}
-    assert (tally.stored, tally.conflicts) == (0, 5)
+    assert server.files[WHERE][0].attributes.mode == 0o444
+    assert (tally.stored, tally.conflicts) == (2, 0)
+
+
+async def test_attributes_of_content_that_was_overtaken_are_not_given_to_theirs(
+    journal: Journal,
+) -> None:
+    server = Server()
+    first = keep(journal, b"ours")
+    journal.note_attributes(WHERE, AttributeChange(mode=0o444), first)
+    theirs = server.store(WHERE, b"theirs")
+    await replay(journal, server)
+    assert server.files[WHERE] == (theirs, b"theirs")
     assert journal.pending() == ()
 
 
-async def test_what_an_open_file_stands_for_is_left_to_it(journal: Journal) -> None:
+async def test_attributes_of_what_others_removed_are_dropped(journal: Journal) -> None:
     server = Server()
-    buffer = WriteBuffer(journal.spool, 0)
-    buffer.write(0, b"live")
-    journal.keep(buffer, Target(WHERE, "text/plain", AttributeChange(), None, None))
+    first = keep(journal, b"text")
+    journal.note_attributes(WHERE, AttributeChange(mode=0o444), first)
+
+    def removed(call: str) -> None:
+        if call == "attributes":
+            del server.files[WHERE]
+
+    server.fault = removed
+    tally = await replay(journal, server)
+    assert names(server) == {}
+    assert (tally.stored, tally.conflicts, tally.failed) == (1, 1, 0)
+    assert journal.pending() == ()
+
+
+async def test_a_later_record_can_be_sent_first_and_takes_its_file_along(journal: Journal) -> None:
+    server = Server()
+    keep(journal, b"other", where=OTHER)
+    first = keep(journal, b"one")
+    second = keep(journal, b"two", after=first)
+    replayer = Replayer(journal, cast("FilesBackend", server), Told())
+    await replayer.send(second)
+    assert names(server) == {str(WHERE): b"two"}
+    assert len(journal.pending()) == 1
+
+
+async def test_who_waits_for_an_attempt_hears_why_it_failed(journal: Journal) -> None:
+    server = Server()
+    id = keep(journal, b"one")
+
+    def away(call: str) -> None:
+        raise Unavailable("away")
+
+    server.fault = away
+    replayer = Replayer(journal, cast("FilesBackend", server), Told())
+
+    async def send() -> None:
+        with pytest.raises(Unavailable):
+            await replayer.send(id)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(send)
+        nursery.start_soon(send)
+    assert server.calls == ["put 3"]
+    assert replayer.sent(id)
+
+
+async def test_what_is_kept_during_a_pass_goes_up_in_it(journal: Journal) -> None:
+    server = Server()
+    keep(journal, b"one")
+
+    def more(call: str) -> None:
+        if len(server.calls) == 1:
+            keep(journal, b"two", where=OTHER)
+
+    server.fault = more
     await replay(journal, server)
-    assert not server.calls
-    buffer.close()
+    assert names(server) == {str(WHERE): b"one", str(OTHER): b"two"}
 
 
 @pytest.mark.parametrize("name", ["x" * 255, "_-" + "_e2_82_ac" * 113, "a_-b" * 63])

@@ -16,7 +16,8 @@ NAMED = sorted(set(re.findall(r"\[(tests/[\w/]+\.py)::(\w+)\]", TEXT)))
 @pytest.mark.parametrize(("file", "test"), NAMED)
 def test_a_named_test_exists(file: str, test: str) -> None:
     tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
-    functions = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
+    functions = {node.name for node in ast.walk(tree) if isinstance(node, kinds)}
     assert test in functions
 
 
