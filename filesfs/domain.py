@@ -104,7 +104,7 @@ class AttributeChange(msgspec.Struct, frozen=True, gc=False):
     mime_type: str | None = None
 
     def __bool__(self) -> bool:
-        return self != _NO_CHANGE
+        return self != NO_CHANGE
 
     def then(self, later: AttributeChange) -> AttributeChange:
         """This change followed by `later`, as one."""
@@ -122,7 +122,7 @@ class AttributeChange(msgspec.Struct, frozen=True, gc=False):
         )
 
 
-_NO_CHANGE = AttributeChange()
+NO_CHANGE = AttributeChange()
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):

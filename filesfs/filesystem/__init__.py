@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import trio
 
-from filesfs.domain import Entry, Handle, Inode, Usage
+from filesfs.domain import Handle, Inode, Usage
 from filesfs.errors import FilesfsError
 from filesfs.filesystem.attributes import AttributeView
 from filesfs.filesystem.coherence import Coherence
@@ -20,6 +20,7 @@ from filesfs.filesystem.rename import Renaming
 from filesfs.filesystem.tree import Tree
 from filesfs.state.handles import DirectoryHandle, HandleTable
 from filesfs.state.inodes import Node
+from filesfs.state.packed import Packed
 
 __all__ = ["Caller", "Core", "Filesystem", "Kernel", "Rules", "Stat"]
 
@@ -49,7 +50,7 @@ class Filesystem:
         handle = DirectoryHandle(node, await self.tree.snapshot(node))
         return self.directories.add(handle)
 
-    async def entries(self, number: Handle, start: int) -> list[tuple[bytes, Entry | Node]]:
+    async def entries(self, number: Handle, start: int) -> list[tuple[bytes, Packed | Node]]:
         """The snapshot from position `start` on; a rewind takes it anew."""
         handle = self.directories[number]
         if start == 0 and handle.started:
@@ -57,7 +58,7 @@ class Filesystem:
         handle.started = True
         return handle.snapshot
 
-    def listed(self, parent: Node, name: bytes, item: Entry | Node) -> Node | None:
+    def listed(self, parent: Node, name: bytes, item: Packed | Node) -> Node | None:
         """The node for a listed item; None if it went since the listing was taken."""
         if isinstance(item, Node):
             return item if (parent, name) in item.names else None

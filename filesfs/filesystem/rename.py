@@ -208,7 +208,7 @@ class Renaming:
         it commits.
         """
         if target is not None:
-            covered = self._core.directories.of(new[0]).entries.get(new[1])
+            covered = self._core.directories.stale(*new)
             self._namespace.disappeared(target, *new)
             if covered is not None:  # still there for others, and for a crash
                 self._core.directories.mutate(*new, covered)
@@ -228,11 +228,7 @@ class Renaming:
 
     def _swap_names(self, source: Node, old: tuple[Node, bytes], new: tuple[Node, bytes]) -> None:
         inodes = self._core.inodes
-        inodes.add_name(source, *new)
-        source.names.remove(new)
-        # A lookup of the new name may have heard of the move before us, and dropped the old one.
-        source.names.insert(source.names.index(old) if old in source.names else 0, new)
-        inodes.drop_name(source, *old)
+        inodes.move_name(source, old, new)
         now = self._core.now()
         for parent in (old[0], new[0]):
             self._core.touched(parent, now)

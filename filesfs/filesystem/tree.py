@@ -20,6 +20,7 @@ from filesfs.filesystem.core import Core, version_of
 from filesfs.state import names
 from filesfs.state.directories import Directory, Stamp
 from filesfs.state.inodes import Node
+from filesfs.state.packed import Packed, pack
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +30,7 @@ _LOOKUPS_BEFORE_LISTING = 4
 # A busy directory may overtake an answer; this often it is asked for again.
 _TRIES = 3
 _AWAY_SECONDS = 1.0
+_STEP = 1000  # entries handled before other tasks get their turn: some 3 ms
 
 
 class Tree:
@@ -120,7 +122,7 @@ class Tree:
         elif not unsent(node):
             inodes.set_entry(node, entry)
         inodes.add_name(node, parent, name)
-        if entry.nlink <= 1 or entry.kind is Kind.DIRECTORY:
+        if len(node.names) > 1 and (entry.nlink <= 1 or entry.kind is Kind.DIRECTORY):
             self._only_name(node, parent, name)
         return node
 
@@ -149,7 +151,7 @@ class Tree:
             return entry
         if self._walking(parent):
             await self.listing(parent)
-            return self._core.directories.of(parent).entries.get(name)
+            return self._core.directories.stale(parent, name)
         stale = self._core.directories.stale(parent, name)
         try:
             with self._patience(stale is not None):
@@ -224,6 +226,7 @@ class Tree:
         try:
             where = self.location(node)
             listing = await self._core.backend.list_directory(where)
+            shown = await self._shown(node, listing.entries)
         finally:
             done.set()
             if self._fetches.get(node) == (mutations, done):
@@ -236,26 +239,29 @@ class Tree:
         if self._core.directories.overtaken(where, listing.cursor):
             stamp = Stamp(None, stamp.taken)
         self._misses.pop(node, None)
-        self._core.directories.keep_listing(node, self._shown(node, listing.entries), stamp)
+        self._core.directories.keep_listing(node, shown, stamp)
         return True
 
-    def _shown(self, node: Node, entries: tuple[Entry, ...]) -> dict[bytes, Entry]:
-        shown: dict[bytes, Entry] = {}
+    async def _shown(self, node: Node, entries: tuple[Entry, ...]) -> dict[bytes, Packed]:
+        """By name, in steps that let others go on."""
+        shown: dict[bytes, Packed] = {}
         hidden = 0
-        for entry in entries:
+        for number, entry in enumerate(entries, start=1):
             name = self.shown_name(entry.location)
             if name is None:
                 hidden += 1
             else:
-                shown[name] = entry
+                shown[name] = pack(entry)
+            if number % _STEP == 0:
+                await trio.lowlevel.checkpoint()
         if hidden:
             log.info("%s: %d keys have names that Linux cannot hold", self.location(node), hidden)
         return shown
 
-    async def snapshot(self, node: Node) -> list[tuple[bytes, Entry | Node]]:
+    async def snapshot(self, node: Node) -> list[tuple[bytes, Packed | Node]]:
         """Names and what they are, local ones over the server's."""
         directory = await self.listing(node)
-        merged: dict[bytes, Entry | Node] = {**directory.entries, **directory.local}
+        merged: dict[bytes, Packed | Node] = {**directory.entries, **directory.local}
         return list(merged.items())
 
 

@@ -30,6 +30,9 @@ def _caller(ctx: pyfuse3.RequestContext) -> Caller:
     return Caller(ctx.uid, ctx.gid, ctx.umask)
 
 
+_DEVICES = (Kind.CHARDEVICE, Kind.BLOCKDEVICE)  # their number is content, to be asked for
+
+
 @guard_all
 class Operations(pyfuse3.Operations):
     """The request handlers."""
@@ -50,7 +53,7 @@ class Operations(pyfuse3.Operations):
 
     async def _attributes(self, node: Node) -> pyfuse3.EntryAttributes:
         device = 0
-        if node.kind in (Kind.CHARDEVICE, Kind.BLOCKDEVICE):
+        if node.kind in _DEVICES:
             device = await self._fs.attributes.device(node)
         return entry_attributes(self._fs.attributes.stat(node), device)
 
@@ -214,7 +217,10 @@ class Operations(pyfuse3.Operations):
             node = self._fs.listed(parent, name, item)
             if node is None:
                 continue
-            attributes = await self._attributes(node)
+            if node.kind in _DEVICES:
+                attributes = await self._attributes(node)
+            else:
+                attributes = entry_attributes(self._fs.attributes.stat(node))
             if not pyfuse3.readdir_reply(token, name, attributes, index + 3):
                 self._fs.core.inodes.release(node)
                 return

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from filesfs.domain import Entry, Inode, Location
 from filesfs.state.inodes import Node
+from filesfs.state.packed import Packed, pack, unpack
 
 # Events remembered, so that an answer older than an event about its directory is not cached.
 _EVENTS = 10_000
@@ -34,7 +35,7 @@ class Directory:
     their own.
     """
 
-    entries: dict[bytes, Entry] = field(default_factory=dict)
+    entries: dict[bytes, Packed] = field(default_factory=dict)
     listed: Stamp | None = None
     stamps: dict[bytes, Stamp] = field(default_factory=dict)  # of names asked for one by one
     doubts: set[bytes] = field(default_factory=set)  # changed by others since `listed`
@@ -134,7 +135,7 @@ class DirectoryCache:
         else:
             del self._directories[node.inode]
 
-    def keep_listing(self, node: Node, entries: dict[bytes, Entry], stamp: Stamp) -> None:
+    def keep_listing(self, node: Node, entries: dict[bytes, Packed], stamp: Stamp) -> None:
         directory = self.of(node)
         directory.entries = entries
         directory.stamps.clear()
@@ -147,7 +148,7 @@ class DirectoryCache:
         if entry is None:
             directory.entries.pop(name, None)
         else:
-            directory.entries[name] = entry
+            directory.entries[name] = pack(entry)
         directory.doubts.discard(name)
         if not self.fresh(directory.listed):
             directory.stamps[name] = stamp
@@ -163,8 +164,10 @@ class DirectoryCache:
         """
         directory = self._directories.get(node.inode)
         known = directory.entries.get(name) if directory is not None else None
-        if directory is not None and known is not None and known.resource_id == entry.resource_id:
-            directory.entries[name] = entry
+        if directory is None or known is None:
+            return
+        if unpack(known).resource_id == entry.resource_id:
+            directory.entries[name] = pack(entry)
 
     def doubt(self, node: Node, name: bytes) -> None:
         """Somebody changed this name: ask again at its next use."""
@@ -191,13 +194,14 @@ class DirectoryCache:
         if name in directory.doubts:
             return False, None
         if self.fresh(directory.listed) or self.fresh(directory.stamps.get(name)):
-            return True, directory.entries.get(name)
+            return True, self.stale(node, name)
         return False, None
 
     def stale(self, node: Node, name: bytes) -> Entry | None:
         """The last known entry, fresh or not: for the time when the server cannot be asked."""
         directory = self._directories.get(node.inode)
-        return None if directory is None else directory.entries.get(name)
+        packed = directory.entries.get(name) if directory is not None else None
+        return unpack(packed) if packed is not None else None
 
 
 def cursor_number(cursor: str) -> int | None:

@@ -6,8 +6,9 @@ import itertools
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from filesfs.domain import Entry, Handle
+from filesfs.domain import Handle
 from filesfs.state.inodes import Node
+from filesfs.state.packed import Packed
 
 
 @dataclass(slots=True, eq=False)
@@ -27,7 +28,7 @@ class DirectoryHandle:
     """One open directory with the listing as it was at opendir (or the last rewind)."""
 
     node: Node
-    snapshot: list[tuple[bytes, Entry | Node]] = field(default_factory=list)
+    snapshot: list[tuple[bytes, Packed | Node]] = field(default_factory=list)
     started: bool = False
 
 

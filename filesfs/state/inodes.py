@@ -8,10 +8,10 @@ yet, or a node below it lives.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 
-from filesfs.domain import AttributeChange, Entry, Inode, Kind, Location, ResourceId
+from filesfs.domain import NO_CHANGE, Entry, Inode, Kind, Location, ResourceId
+from filesfs.state.packed import Packed, pack, unpack
 
 ROOT = Inode(1)
 # Inodes of what is not on the server yet, until it gets a resource id to derive its number from
@@ -19,33 +19,79 @@ ROOT = Inode(1)
 _FIRST_LOCAL = 1 << 62
 
 
-@dataclass(slots=True, eq=False)
 class Node:
     """One inode. Mutated by InodeTable and, in the fields below the line, by the filesystem layer
-    alone.
+    alone. There may be a million, so no field has an object of its own until it needs one.
     """
 
-    inode: Inode
-    kind: Kind
-    entry: Entry | None  # the server's last word on it; None while it is not on the server
-    names: list[tuple[Node, bytes]] = field(
-        default_factory=list, repr=False
-    )  # the first one makes its path
-    lookups: int = 0
-    opens: int = 0
-    children: int = 0  # live nodes that have a name in this directory
-    # -------------------------------------------------------------------------------------------
-    pending: AttributeChange = field(default_factory=AttributeChange)  # goes with the next commit
-    pending_ctime: int = 0  # nanoseconds; of the latest local change, 0 when there is none
-    content: object | None = None  # filesystem.content.Content while open or unsent
-    last_location: Location | None = None  # where it was when its last name went
-    cached_version: str | None = None  # the version whose pages the kernel may hold
-    target: bytes | None = None  # of a symlink
+    __slots__ = (
+        *("inode", "kind", "_entry", "_parent", "_name", "_others", "lookups", "opens", "children"),
+        *("pending", "pending_ctime", "content", "last_location", "cached_version", "target"),
+    )
+
+    def __init__(self, inode: Inode, kind: Kind, entry: Entry | None) -> None:
+        self.inode = inode
+        self.kind = kind
+        self._entry: Entry | Packed | None = entry
+        self._parent: Node | None = None  # with _name its first name
+        self._name = b""
+        self._others: tuple[tuple[Node, bytes], ...] = ()
+        self.lookups = 0
+        self.opens = 0
+        self.children = 0  # live nodes that have a name in this directory
+        # -----------------------------------------------------------------------------------------
+        self.pending = NO_CHANGE  # goes with the next commit
+        self.pending_ctime = 0  # nanoseconds; of the latest local change, 0 when there is none
+        self.content: object | None = None  # filesystem.content.Content while open or unsent
+        self.last_location: Location | None = None  # where it was when its last name went
+        self.cached_version: str | None = None  # the version whose pages the kernel may hold
+        self.target: bytes | None = None  # of a symlink
+
+    def __repr__(self) -> str:
+        return f"<Node {self.inode} {self.kind.name} {[name for _, name in self.names]}>"
+
+    @property
+    def names(self) -> tuple[tuple[Node, bytes], ...]:
+        """The first one makes its path."""
+        if self._parent is None:
+            return ()
+        return ((self._parent, self._name), *self._others)
+
+    @names.setter
+    def names(self, names: Sequence[tuple[Node, bytes]]) -> None:
+        self._parent, self._name = names[0] if names else (None, b"")
+        self._others = tuple(names[1:])
+
+    @property
+    def entry(self) -> Entry | None:
+        """The server's last word on it; None while it is not on the server."""
+        entry = self._entry
+        return unpack(entry) if isinstance(entry, bytes) else entry
+
+    @entry.setter
+    def entry(self, entry: Entry | Packed) -> None:
+        self._entry = entry
+
+    @property
+    def busy(self) -> bool:
+        """Open, or not all of it on the server: its entry stays at hand."""
+        return bool(self.opens) or self.content is not None
+
+    def shows(self, entry: Entry) -> bool:
+        """Whether it is at rest with this very entry, hence nothing is to be learned from it."""
+        held = self._entry
+        return held is entry or (isinstance(held, bytes) and held is pack(entry))
+
+    def rest(self) -> None:
+        """Nobody has it open: the entry takes less room until it is used again."""
+        entry = self._entry
+        if isinstance(entry, Entry) and not self.busy:
+            self._entry = pack(entry)
 
     @property
     def local(self) -> bool:
         """Not on the server yet."""
-        return self.entry is None
+        return self._entry is None
 
     @property
     def held(self) -> bool:
@@ -71,7 +117,9 @@ class InodeTable:
         self.root = Node(ROOT, Kind.DIRECTORY, root)
         self.root.lookups = 1
         self._by_inode: dict[Inode, Node] = {ROOT: self.root}
-        self._by_identity: dict[str, Node] = {}
+        # By identity, what is not at the number that is derived from it; None: nothing stands for
+        # it, the node that has the number was detached.
+        self._strays: dict[str, Node | None] = {}
         self._next_local = _FIRST_LOCAL
 
     def __len__(self) -> int:
@@ -85,10 +133,21 @@ class InodeTable:
 
     def find(self, entry: Entry) -> Node | None:
         """The node that stands for this entry's resource, if one is known."""
-        return self._by_identity.get(identity(entry))
+        known_by = identity(entry)
+        if known_by in self._strays:
+            return self._strays[known_by]
+        node = self._by_inode.get(derived_inode(known_by))
+        return node if node is None or node.shows(entry) else self._find(known_by)
 
     def of_resource(self, resource_id: ResourceId) -> Node | None:
-        return self._by_identity.get(resource_id)
+        return self._find(resource_id)
+
+    def _find(self, known_by: str) -> Node | None:
+        if known_by in self._strays:
+            return self._strays[known_by]
+        node = self._by_inode.get(derived_inode(known_by))
+        entry = node.entry if node is not None else None
+        return node if entry is not None and identity(entry) == known_by else None
 
     def new_local(self, kind: Kind) -> Node:
         """A node for something that the server does not have yet."""
@@ -101,41 +160,76 @@ class InodeTable:
         """A node for a resource seen for the first time, or in a version that its old node cannot
         show.
         """
-        inode = derived_inode(identity(entry))
-        if inode in self._by_inode:
+        known_by = identity(entry)
+        inode = derived_inode(known_by)
+        taken = inode in self._by_inode
+        if taken:
             self._next_local += 1
             inode = Inode(self._next_local)
-        node = Node(inode, entry.kind, entry)
-        self._by_inode[inode] = node
-        self._by_identity[identity(entry)] = node
+        node = self._by_inode[inode] = Node(inode, entry.kind, entry)
+        self._bind(known_by, node, derived=not taken)
         return node
+
+    def _bind(self, known_by: str, node: Node, *, derived: bool) -> None:
+        if derived:
+            self._strays.pop(known_by, None)
+        else:
+            self._strays[known_by] = node
 
     def set_entry(self, node: Node, entry: Entry) -> None:
         """The server's newer word on the node; binds it to the entry's resource."""
-        if node.entry is None or identity(node.entry) != identity(entry):
+        if node.shows(entry):
+            return
+        known_by = identity(entry)
+        held = entry if node.busy else pack(entry)  # now, while the packer remembers it
+        known = node.entry
+        if known is None or identity(known) != known_by:
             self.detach(node)
-            self._by_identity[identity(entry)] = node
-        node.entry = entry
+            self._bind(known_by, node, derived=derived_inode(known_by) == node.inode)
+        node.entry = held
 
     def detach(self, node: Node) -> None:
         """The resource gets another node at its next lookup; open handles keep this one."""
-        if node.entry is not None and self._by_identity.get(identity(node.entry)) is node:
-            del self._by_identity[identity(node.entry)]
+        entry = node.entry
+        if entry is not None and self.find(entry) is node:
+            self._strays[identity(entry)] = None
+
+    def _unbind(self, node: Node) -> None:
+        """The node goes, and nothing is left of its identity."""
+        del self._by_inode[node.inode]
+        entry = node.entry
+        if entry is None:
+            return
+        known_by = identity(entry)
+        if self._strays.get(known_by, node) in (None, node):
+            self._strays.pop(known_by, None)
+            if self._find(known_by) is not None:  # a detached one that is still open
+                self._strays[known_by] = None
 
     def add_name(self, node: Node, parent: Node, name: bytes) -> None:
         if (parent, name) not in node.names:
-            node.names.append((parent, name))
+            node.names = (*node.names, (parent, name))
             parent.children += 1
 
     def drop_name(self, node: Node, parent: Node, name: bytes) -> None:
         if (parent, name) in node.names:
-            node.names.remove((parent, name))
+            node.names = tuple(pair for pair in node.names if pair != (parent, name))
             parent.children -= 1
             self.release(parent)
+
+    def move_name(self, node: Node, old: tuple[Node, bytes], new: tuple[Node, bytes]) -> None:
+        """`new` takes the place of `old` among the node's names."""
+        self.add_name(node, *new)
+        others = [pair for pair in node.names if pair != new]
+        # A lookup of the new name may have heard of the move before us, and dropped the old one.
+        others.insert(others.index(old) if old in others else 0, new)
+        node.names = tuple(others)
+        self.drop_name(node, *old)
 
     def remember(self, node: Node) -> None:
         """The kernel took a reference (lookup, create, a listed entry)."""
         node.lookups += 1
+        node.rest()
 
     def forget(self, inode: Inode, count: int) -> None:
         node = self._by_inode.get(inode)
@@ -146,12 +240,12 @@ class InodeTable:
     def release(self, node: Node) -> None:
         """Drop the node if nothing holds it any more, and then its parents likewise."""
         if node is self.root or node.held or self._by_inode.get(node.inode) is not node:
+            node.rest()
             return
-        del self._by_inode[node.inode]
-        self.detach(node)
+        self._unbind(node)
         self.on_release(node)
         for parent, _ in node.names:
             parent.children -= 1
             self.release(parent)
         # names stay readable for a handle-less straggler, but no longer count in the parents
-        node.names.clear()
+        node.names = ()

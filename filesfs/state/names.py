@@ -102,8 +102,10 @@ def _from_wire(segment: str, policy: NamePolicy, alphabet: _Alphabet) -> bytes |
     if not segment.isascii():
         return None  # the charset forbids it, and the escaped name would lead to another key
     wire = segment.encode("ascii")
-    if policy is NamePolicy.ESCAPE and (name := _decode(wire, alphabet)) is not None:
-        return name
+    if policy is NamePolicy.ESCAPE and wire.startswith(_MARK):
+        name = _decode(wire, alphabet)
+        if name is not None:
+            return name
     shown = len(wire) <= NAME_MAX and wire not in _NOT_NAMES
     return wire if shown and not alphabet.foreign.search(wire) else None
 
