@@ -205,3 +205,19 @@ def test_each_source_and_mount_point_has_a_cache_folder_of_its_own() -> None:
 def test_a_comma_in_a_source_does_not_end_the_option() -> None:
     found = load("unix:/a,b", HERE, [], {"FILESFS_CONFIG": "/dev/null"})
     assert "fsname=unix:/a\\,b" in found.fuse_options()
+
+
+@pytest.mark.parametrize(
+    ("given", "user", "enforced"),
+    [
+        (("xattr",), 0, True),
+        ((), 0, False),
+        (("xattr", "no_default_permissions"), 0, False),
+        (("xattr",), 1000, False),
+    ],
+)
+def test_access_control_lists_are_roots_with_xattr(
+    given: tuple[str, ...], user: int, enforced: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: user)
+    assert settings(*given).acl is enforced
