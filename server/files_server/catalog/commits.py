@@ -108,15 +108,10 @@ def check_place(tx: Transaction, bucket: str, key: str, conditions: Conditions) 
 
 def check_parents(tx: Transaction, bucket: str, key: str) -> None:
     """Raises ApiError 409 where a file stands in a directory's place."""
-    parent = nodes.find_id(tx.connection, [bucket])
-    segments = nodes.split_key(key)[0].split("/")
-    for position, segment in enumerate(segments, 1):
-        there = nodes.child(tx.connection, parent, segment) if parent and segment else None
-        if there is None:
-            return
-        if not there.is_directory:
-            raise tree.in_the_way("/".join(segments[:position]))
-        parent = there.id
+    names = nodes.sort_names(bucket, nodes.split_key(key)[0])
+    parent, found = nodes.descend(tx.connection, names)
+    if 0 < found < len(names):
+        tree.check_free(tx, parent, names, found)
 
 
 def _is_special(mime_type: str) -> str:

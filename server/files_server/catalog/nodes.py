@@ -93,6 +93,22 @@ def find_id(connection: sqlite3.Connection, names: list[str], parent: int = 0) -
     return parent
 
 
+def descend(connection: sqlite3.Connection, names: list[str]) -> tuple[int, int]:
+    """How far the path of sort names exists: the last node that does, and how many do."""
+    parent = found = 0
+    while part := names[found : found + _DEPTH]:
+        deeper = find_id(connection, part, parent)
+        if deeper is None:
+            break
+        parent, found = deeper, found + len(part)
+    for name in names[found:]:
+        deeper = find_id(connection, [name], parent)
+        if deeper is None:
+            break
+        parent, found = deeper, found + 1
+    return parent, found
+
+
 def find(connection: sqlite3.Connection, bucket: str, key: str = "") -> Node | None:
     """What is at this key: for "a" a file or the directory "a/", for "a/" the directory alone."""
     if not key:

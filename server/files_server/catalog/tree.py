@@ -10,7 +10,7 @@ import secrets
 
 from files_server.catalog import keeping, nodes
 from files_server.catalog.database import Transaction
-from files_server.catalog.keeping import NO_KEEP, Keep
+from files_server.catalog.keeping import Keep
 from files_server.catalog.nodes import Node
 from files_server.catalog.schema import BUCKET, DIRECTORY, FILE
 from files_server.errors import (
@@ -33,6 +33,16 @@ _INSERT_NODE = "INSERT INTO nodes (parent_id, sort_name, explicit, resource_id) 
 _STAMP = (
     "UPDATE resources SET modified_ns = ?, changed_ns = ?"
     " WHERE id = (SELECT resource_id FROM nodes WHERE id = ?)"
+)
+# A directory that is only implied and has nothing in it, and those above that have nothing else.
+_BARE = (
+    "WITH RECURSIVE bare(id, parent_id, resource_id) AS ("
+    "SELECT n.id, n.parent_id, n.resource_id FROM nodes n WHERE n.id = ? AND n.explicit = 0"
+    " AND NOT EXISTS (SELECT 1 FROM nodes c WHERE c.parent_id = n.id)"
+    " UNION ALL SELECT p.id, p.parent_id, p.resource_id FROM bare b JOIN nodes p"
+    " ON p.id = b.parent_id WHERE p.explicit = 0"
+    " AND NOT EXISTS (SELECT 1 FROM nodes c WHERE c.parent_id = p.id AND c.id <> b.id)"
+    ") SELECT id, parent_id, resource_id FROM bare"
 )
 
 
@@ -68,7 +78,6 @@ def add(
     *,
     size: int = 0,
     version: int | None = None,
-    explicit: bool = True,
 ) -> int:
     """A fresh resource under a fresh name; the node's id."""
     now = tx.now_ns
@@ -79,7 +88,7 @@ def add(
     )  # fmt: skip
     if kind == DIRECTORY:
         count_directory(tx, parent, 1)
-    return tx.run(_INSERT_NODE, parent, sort_name, int(explicit), resource)
+    return tx.run(_INSERT_NODE, parent, sort_name, 1, resource)
 
 
 def count_directory(tx: Transaction, parent: int, step: int) -> None:
@@ -116,23 +125,59 @@ def make_directories(tx: Transaction, bucket: str, directory: str) -> int:
     Raises ApiError 404 without the bucket, 409 where a file is in the way.
     """
     names = nodes.sort_names(bucket, directory)
-    found = nodes.find_id(tx.connection, names)
-    if found is not None:
-        return found
-    parent = nodes.find_id(tx.connection, [bucket])
-    if parent is None:
+    parent, found = nodes.descend(tx.connection, names)
+    if not found:
         raise not_found(bucket)
-    for position, name in enumerate(names[1:], 1):
-        there = nodes.child(tx.connection, parent, name.removesuffix("/"))
-        if there is None:
-            stamp(tx, parent)
-            parent = add(tx, parent, name, DIRECTORY, DIRECTORY_TYPE, new_etag(), explicit=False)
-        elif there.is_directory:
-            parent = there.id
-        else:
-            path = "/".join(n.removesuffix("/") for n in names[1 : position + 1])
-            raise in_the_way(path)
-    return parent
+    if found == len(names):
+        return parent
+    check_free(tx, parent, names, found)
+    return _grow(tx, parent, names[found:])
+
+
+def check_free(tx: Transaction, parent: int, names: list[str], found: int) -> None:
+    """Raises ApiError 409 where a file stands in the first place of `names` that is no directory
+    yet; `found` of them are, `parent` is the last."""
+    if nodes.child(tx.connection, parent, names[found].removesuffix("/")):
+        raise in_the_way("/".join(name.removesuffix("/") for name in names[1 : found + 1]))
+
+
+def _grow(tx: Transaction, parent: int, names: list[str]) -> int:
+    """Implied directories, each in the one before, all of them new; the last one's node id.
+
+    In few statements: a key may have thousands of levels, and everybody waits for the writer.
+    """
+    stamp(tx, parent)
+    count_directory(tx, parent, 1)
+    resource, node = (
+        _first_free(tx, f"SELECT max(id) FROM {table}") for table in ("resources", "nodes")
+    )
+    last, now = len(names) - 1, tx.now_ns
+    tx.connection.executemany(
+        "INSERT INTO resources (id, rid, kind, etag, size, mime_type, modified_ns, changed_ns,"
+        " accessed_ns, created_at, nlink) VALUES (?, ?, ?, ?, 0, ?, ?, ?, ?, ?, ?)",
+        (
+            (
+                resource + i, secrets.token_urlsafe(16), DIRECTORY, new_etag(), DIRECTORY_TYPE,
+                now, now, now, tx.now, 2 if i == last else 3,
+            )
+            for i in range(len(names))
+        ),
+    )  # fmt: skip
+    tx.connection.executemany(
+        "INSERT INTO nodes (id, parent_id, sort_name, explicit, resource_id)"
+        " VALUES (?, ?, ?, 0, ?)",
+        (
+            (node + i, parent if i == 0 else node + i - 1, name, resource + i)
+            for i, name in enumerate(names)
+        ),
+    )
+    return node + last
+
+
+def _first_free(tx: Transaction, newest: str) -> int:
+    """The id that SQLite would give to the next row."""
+    row = tx.one(newest)
+    return int(row[0] or 0) + 1 if row else 1
 
 
 def in_the_way(path: str) -> ApiError:
@@ -184,10 +229,11 @@ def settle_parent(tx: Transaction, parent: int, *, keep: bool) -> None:
     if keep:
         tx.run("UPDATE nodes SET explicit = 1 WHERE id = ?", parent)
         return
-    while True:
-        node = nodes.by_id(tx.connection, parent)
-        if node.explicit or has_children(tx, parent):
-            return
-        unlink(tx, node, ("", ""), NO_KEEP)
-        parent = node.parent_id
-        stamp(tx, parent)
+    gone = tx.all(_BARE, parent)
+    if not gone:
+        return
+    tx.connection.executemany("DELETE FROM nodes WHERE id = ?", ((row[0],) for row in gone))
+    tx.connection.executemany("DELETE FROM resources WHERE id = ?", ((row[2],) for row in gone))
+    left = gone[-1][1]
+    count_directory(tx, left, -1)
+    stamp(tx, left)
