@@ -80,6 +80,9 @@ class Kernel(Protocol):
 
     def inode_changed(self, inode: Inode, *, content: bool) -> None: ...
 
+    def forget_attributes(self, inode: Inode) -> None:
+        """At once, before this returns: only of an inode that the call being served holds."""
+
 
 class NamespaceLock:
     """Commits of new files share it; a rename of a directory has it alone, so that no path changes

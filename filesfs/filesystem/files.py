@@ -81,10 +81,13 @@ class Files:
             self._other_resource(node)
         if unsent(node):
             return  # written through another handle while we asked
-        if version_of(entry) != version_of(node.entry) and node.opens:
-            # open handles keep the old version; the name gets a new inode
-            self._core.inodes.detach(node)
-            self._other_resource(node)
+        if version_of(entry) != version_of(node.entry):
+            if node.opens:
+                # open handles keep the old version; the name gets a new inode
+                self._core.inodes.detach(node)
+                self._other_resource(node)
+            # The event may still be on its way: the new content must not be cut at the old size.
+            self._core.kernel.forget_attributes(node.inode)
         self._core.inodes.set_entry(node, entry)
         if node.names:
             self._core.directories.keep_entry(*node.names[0], entry, stamp)

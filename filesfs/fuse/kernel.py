@@ -56,6 +56,12 @@ class KernelNotifier:
     def inode_changed(self, inode: Inode, *, content: bool) -> None:
         self._put((inode, None, content))
 
+    def forget_attributes(self, inode: Inode) -> None:
+        """The one thing that may be told from a handler: it takes no lock that a request can hold,
+        since the inode is in use and attributes alone are meant.
+        """
+        self._tell(inode, None, content=False)
+
     def _put(self, item: _Item) -> None:
         if item not in self._waiting:
             self._waiting.add(item)

@@ -30,12 +30,16 @@ class RecordedKernel:
 
     entries: list[tuple[Inode, bytes]] = field(default_factory=list)
     inodes: list[tuple[Inode, bool]] = field(default_factory=list)
+    forgotten: list[Inode] = field(default_factory=list)
 
     def entry_changed(self, parent: Inode, name: bytes) -> None:
         self.entries.append((parent, name))
 
     def inode_changed(self, inode: Inode, *, content: bool) -> None:
         self.inodes.append((inode, content))
+
+    def forget_attributes(self, inode: Inode) -> None:
+        self.forgotten.append(inode)
 
 
 class Rig:
