@@ -78,8 +78,9 @@ class StagedFile:
         try:
             with _one_at_a_time:
                 self._rename(check, only_new=only_new)
-            self._file.path.unlink(missing_ok=True)  # its other name; before the file's version is
             os.fsync(self._parent)
+            # Its other name, once the new one is safe; the file's version is that after it.
+            self._file.path.unlink(missing_ok=True)
         except OSError as error:
             raise refused(self._key, error) from None
         return find(self._location, self._key)
