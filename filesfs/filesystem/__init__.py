@@ -20,7 +20,6 @@ from filesfs.filesystem.rename import Renaming
 from filesfs.filesystem.tree import Tree
 from filesfs.state.handles import DirectoryHandle, HandleTable
 from filesfs.state.inodes import Node
-from filesfs.state.packed import Packed
 
 __all__ = ["Caller", "Core", "Filesystem", "Kernel", "Rules", "Stat"]
 
@@ -50,19 +49,20 @@ class Filesystem:
         handle = DirectoryHandle(node, await self.tree.snapshot(node))
         return self.directories.add(handle)
 
-    async def entries(self, number: Handle, start: int) -> list[tuple[bytes, Packed | Node]]:
-        """The snapshot from position `start` on; a rewind takes it anew."""
+    async def entries(self, number: Handle, start: int) -> list[bytes]:
+        """The snapshot, to be read from position `start` on; a rewind takes it anew."""
         handle = self.directories[number]
         if start == 0 and handle.started:
             handle.snapshot = await self.tree.snapshot(handle.node)
         handle.started = True
         return handle.snapshot
 
-    def listed(self, parent: Node, name: bytes, item: Packed | Node) -> Node | None:
-        """The node for a listed item; None if it went since the listing was taken."""
-        if isinstance(item, Node):
-            return item if (parent, name) in item.names else None
-        entry = self.core.directories.stale(parent, name)  # newer than the snapshot, if it differs
+    def listed(self, parent: Node, name: bytes) -> Node | None:
+        """The node for a listed name as it is now; None if it went since the listing was taken."""
+        known = self.core.directories.known(parent)
+        if known is not None and name in known.local:
+            return known.local[name]
+        entry = self.core.directories.stale(parent, name)
         return None if entry is None else self.tree.adopt(parent, name, entry)
 
     def releasedir(self, number: Handle) -> None:

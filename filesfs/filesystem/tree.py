@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 # Single lookups in one directory after which its whole listing is fetched instead: a walk, not a
 # visit.
 _LOOKUPS_BEFORE_LISTING = 4
+_ENTRIES_A_REQUEST = 50  # so many listed entries cost as much as one question, on either side
 # A busy directory may overtake an answer; this often it is asked for again.
 _TRIES = 3
 _AWAY_SECONDS = 1.0
@@ -170,7 +171,10 @@ class Tree:
         misses = self._misses[parent] = self._misses.get(parent, 0) + 1
         if len(self._misses) > 1000:
             self._misses.clear()
-        return misses > _LOOKUPS_BEFORE_LISTING and parent is not self._core.inodes.root
+        # A large directory that was listed before is worth more questions for single names.
+        known = len(self._core.directories.of(parent).entries) // _ENTRIES_A_REQUEST
+        enough = max(_LOOKUPS_BEFORE_LISTING, known)
+        return misses > enough and parent is not self._core.inodes.root
 
     async def _ask(self, parent: Node, name: bytes, place: Location) -> Entry | None:
         """One request. An answer that a change of ours or of others overtook is asked for again."""
@@ -199,6 +203,9 @@ class Tree:
             if fresh is not None:
                 return fresh
             directory = self._core.directories.of(node)
+            if attempt < _TRIES and self._few_doubts(directory):
+                await self._settle_doubts(node, directory)
+                continue
             running = self._fetches.get(node)
             if running is not None and running[0] == directory.mutations:
                 await running[1].wait()
@@ -215,6 +222,15 @@ class Tree:
             log.warning("%s: the server is away, showing what is cached", self.location(node))
             break
         return directory
+
+    def _few_doubts(self, directory: Directory) -> bool:
+        """Whether asking for each doubted name costs less than listing the directory anew."""
+        doubts = len(directory.doubts) * _ENTRIES_A_REQUEST
+        return self._core.directories.fresh(directory.listed) and doubts <= len(directory.entries)
+
+    async def _settle_doubts(self, node: Node, directory: Directory) -> None:
+        for name in list(directory.doubts):
+            await self._ask(node, name, self.place(node, name))
 
     async def _fetch(self, node: Node, directory: Directory, *, last: bool) -> bool:
         """One request. False when a change overtook it; the last try's answer is shown, not
@@ -258,11 +274,11 @@ class Tree:
             log.info("%s: %d keys have names that Linux cannot hold", self.location(node), hidden)
         return shown
 
-    async def snapshot(self, node: Node) -> list[tuple[bytes, Packed | Node]]:
-        """Names and what they are, local ones over the server's."""
+    async def snapshot(self, node: Node) -> list[bytes]:
+        """The names, the server's and then the local ones."""
         directory = await self.listing(node)
-        merged: dict[bytes, Packed | Node] = {**directory.entries, **directory.local}
-        return list(merged.items())
+        local = (name for name in directory.local if name not in directory.entries)
+        return [*directory.entries, *local]
 
 
 def _below(root: Location, location: Location) -> list[str] | None:

@@ -213,8 +213,8 @@ class Operations(pyfuse3.Operations):
         if not self._dots(parent, start_id, token):
             return
         for index in range(max(0, start_id - 2), len(snapshot)):
-            name, item = snapshot[index]
-            node = self._fs.listed(parent, name, item)
+            name = snapshot[index]
+            node = self._fs.listed(parent, name)
             if node is None:
                 continue
             if node.kind in _DEVICES:

@@ -8,7 +8,6 @@ from typing import Any, Generic, TypeVar
 
 from filesfs.domain import Handle
 from filesfs.state.inodes import Node
-from filesfs.state.packed import Packed
 
 
 @dataclass(slots=True, eq=False)
@@ -25,10 +24,10 @@ class FileHandle:
 
 @dataclass(slots=True, eq=False)
 class DirectoryHandle:
-    """One open directory with the listing as it was at opendir (or the last rewind)."""
+    """One open directory with the names as they were at opendir (or the last rewind)."""
 
     node: Node
-    snapshot: list[tuple[bytes, Packed | Node]] = field(default_factory=list)
+    snapshot: list[bytes] = field(default_factory=list)
     started: bool = False
 
 

@@ -93,7 +93,7 @@ class Rig:
             await self.close(handle)
 
     async def names(self) -> list[bytes]:
-        return sorted(name for name, _ in await self.fs.tree.snapshot(self.bucket))
+        return sorted(await self.fs.tree.snapshot(self.bucket))
 
 
 @asynccontextmanager
