@@ -108,3 +108,49 @@ def test_a_newer_catalog_is_refused(tmp_path: Path) -> None:
     connection.close()
     with pytest.raises(database.CatalogError, match="newer server"):
         database.prepare(path)
+
+
+def test_a_spoilt_batch_begins_again_and_counts_nothing_twice(tmp_path: Path) -> None:
+    async def scenario() -> Committed:
+        seen: list[Committed] = []
+        writer = Writer(tmp_path / "catalog", seen.append)
+
+        def fails_twice_over(tx: Transaction) -> None:
+            put(tx, "half")
+            tx.garbage.append("half")
+            raise ApiError(409, "no")
+
+        jobs = [lambda tx: put(tx, "a"), fails_twice_over, fails_twice_over]
+        waiting = [asyncio.ensure_future(writer.write(job)) for job in jobs]
+        await asyncio.sleep(0)
+        writer.start()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        await writer.close()
+        (committed,) = seen
+        return committed
+
+    database.prepare(tmp_path / "catalog")
+    committed = asyncio.run(scenario())
+    assert len(committed.events) == 2  # the bucket and its file
+    assert committed.garbage == []
+    connection = database.connect(tmp_path / "catalog")
+    assert connection.execute("SELECT count(*) FROM changes").fetchone() == (2,)
+    assert [key for key, _ in listing.walk(connection, "b")] == ["a"]
+    connection.close()
+
+
+@pytest.mark.parametrize("depth", [1, 2, 39, 40, 41, 81])
+def test_a_place_is_found_with_and_without_what_is_there(tmp_path: Path, depth: int) -> None:
+    database.prepare(tmp_path / "catalog")
+    connection = database.connect(tmp_path / "catalog")
+    key = "/".join(f"s{number}" for number in range(depth))
+    put(Transaction(connection, 1), key)
+    found = nodes.place(connection, "b", key)
+    assert found is not None
+    assert found.node == nodes.find(connection, "b", key)
+    sibling = nodes.place(connection, "b", f"{key}x")
+    assert sibling is not None
+    assert sibling == found._replace(node=None)
+    assert nodes.place(connection, "b", f"{key}/below") is None
+    assert nodes.place(connection, "elsewhere", key) is None
+    connection.close()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+from typing import Any
 
 from files_server.catalog.database import Transaction
 from files_server.catalog.nodes import Node
@@ -17,41 +18,45 @@ from filesfs.wire import DIRECTORY, SPECIAL_TYPES, AttributesPatch
 XATTR_BYTES = 65_536  # names and values of one entry
 _TIME_LIMIT = 2**63
 _COLUMNS = ("mode", "uid", "gid", "modified_ns", "accessed_ns", "mime_type")
-_DIRECTORY_TYPES = frozenset({DIRECTORY, "application/x-directory"})
+_FIXED = SPECIAL_TYPES | {DIRECTORY, "application/x-directory"}
 
 
-def apply(tx: Transaction, node: Node, patch: AttributesPatch) -> bool:
-    """Merge `patch` into the resource; whether there was anything to set. ApiError 400, 413."""
+def apply(tx: Transaction, node: Node, patch: AttributesPatch) -> Node:
+    """Merge `patch` into the resource; the node after it, or the very same one where there was
+    nothing to set. ApiError 400, 413."""
+    values = changes(node.mime_type, node.xattrs, patch)
+    if not values:
+        return node
+    values["changed_ns"] = tx.now_ns
+    assignments = ", ".join(f"{name} = ?" for name in values)
+    tx.run(f"UPDATE resources SET {assignments} WHERE id = ?", *values.values(), node.resource)
+    return node._replace(**values)
+
+
+def changes(mime_type: str, xattrs: str | None, patch: AttributesPatch) -> dict[str, Any]:
+    """By column what `patch` sets where the type and the xattrs are these. ApiError 400, 413."""
     given = patch.model_dump(exclude_unset=True)
     values = {name: given[name] for name in _COLUMNS if name in given}
     for name in ("modified_ns", "accessed_ns", "mime_type"):
         if name in values and values[name] is None:  # these always have a value
             del values[name]
-    if values.get("mime_type", node.mime_type) != node.mime_type:
-        _check_type(node, values["mime_type"])
+    if values.get("mime_type", mime_type) != mime_type:
+        _check_type(mime_type, values["mime_type"])
     for name in ("modified_ns", "accessed_ns"):
         if not -_TIME_LIMIT <= values.get(name, 0) < _TIME_LIMIT:
             raise ApiError(400, f"{name} {values[name]} does not fit into 64 bits.")
     if given.get("xattrs") is not None:
-        values["xattrs"] = _merged(node.xattrs, given["xattrs"])
+        values["xattrs"] = _merged(xattrs, given["xattrs"])
     elif "xattrs" in given:
         values["xattrs"] = None
-    if not values:
-        return False
-    assignments = "".join(f"{name} = ?, " for name in values)
-    tx.run(
-        f"UPDATE resources SET {assignments}changed_ns = ? WHERE id = ?",
-        *values.values(), tx.now_ns, node.resource,
-    )  # fmt: skip
-    return True
+    return values
 
 
-def _check_type(node: Node, mime_type: str) -> None:
-    fixed = SPECIAL_TYPES | _DIRECTORY_TYPES
-    if node.mime_type in fixed or mime_type in fixed:
+def _check_type(now: str, mime_type: str) -> None:
+    if now in _FIXED or mime_type in _FIXED:
         raise ApiError(
             400,
-            f"The mime_type cannot change from {shown(node.mime_type)} to {shown(mime_type)}:"
+            f"The mime_type cannot change from {shown(now)} to {shown(mime_type)}:"
             " what kind of thing a name is, is fixed at its creation.",
         )
 

@@ -6,12 +6,14 @@ It must not touch blobs: the bytes are on disk before the transaction begins.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from files_server.catalog import attributes, keeping, nodes, tree
 from files_server.catalog.database import Transaction
 from files_server.catalog.keeping import NO_KEEP, Keep
-from files_server.catalog.nodes import Node
+from files_server.catalog.nodes import Node, Place
 from files_server.catalog.schema import FILE
 from files_server.errors import EXISTS, ApiError, shown
 from files_server.ranges import matches
@@ -80,20 +82,18 @@ def commit(tx: Transaction, wanted: Commit) -> Outcome:
     """Put content under its name in one step. Raises ApiError 409, 410, 412."""
     if wanted.resource_id:
         return _replace_resource(tx, wanted)
-    existing = nodes.find(tx.connection, wanted.bucket, wanted.key)
+    place = nodes.place(tx.connection, wanted.bucket, wanted.key)
+    existing = place.node if place else None
     if existing and existing.is_directory:
         raise tree.is_directory(wanted.key)
     wanted.conditions.check(existing, wanted.key)
+    own = (wanted.bucket, wanted.key)
     if existing and _is_special(existing.mime_type) != _is_special(wanted.mime_type):
-        place = (wanted.bucket, wanted.key)  # what it is never changes: it makes way
-        tree.unlink(tx, existing, place, wanted.keep, replaced=True)
+        tree.unlink(tx, existing, own, wanted.keep, replaced=True)  # what it is never changes
         existing = None
     if existing:
-        _replace(tx, existing, (wanted.bucket, wanted.key), wanted)
-        node_id = existing.id
-    else:
-        node_id = _create(tx, wanted)
-    return _finish(tx, node_id, wanted)
+        return _finish(tx, _replace(tx, existing, own, wanted), wanted)
+    return _finish(tx, _create(tx, place, wanted), wanted)
 
 
 def check_place(tx: Transaction, bucket: str, key: str, conditions: Conditions) -> None:
@@ -118,26 +118,47 @@ def _is_special(mime_type: str) -> str:
     return mime_type if mime_type in SPECIAL_TYPES else ""
 
 
-def _create(tx: Transaction, wanted: Commit) -> int:
-    tree.make_bucket(tx, wanted.bucket)
+def _create(tx: Transaction, place: Place | None, wanted: Commit) -> Node:
+    given = _given(wanted, None)  # first: what it refuses spoils no batch
     directory, name = nodes.split_key(wanted.key)
-    parent = tree.make_directories(tx, wanted.bucket, directory)
+    if place is None:
+        tree.make_bucket(tx, wanted.bucket)
+        parent = tree.make_directories(tx, wanted.bucket, directory)
+        tree.stamp(tx, parent)
+    else:
+        parent = place.parent
+        tree.stamp_resource(tx, place.parent_resource)
     etag, version = _insert_version(tx, wanted, tx.now_ns)
-    tree.stamp(tx, parent)
     return tree.add(
-        tx, parent, name, FILE, wanted.mime_type, etag, size=wanted.content.size, version=version
-    )
-
-
-def _replace(tx: Transaction, existing: Node, place: tuple[str, str], wanted: Commit) -> None:
-    etag, version = _insert_version(tx, wanted, tx.now_ns)
-    tx.run(
-        "UPDATE resources SET etag = ?, size = ?, mime_type = ?, modified_ns = ?, changed_ns = ?,"
-        " created_at = ?, version_id = ? WHERE id = ?",
-        etag, wanted.content.size, wanted.mime_type, tx.now_ns, tx.now_ns, tx.now, version,
-        existing.resource,
+        tx, parent, name, FILE, wanted.mime_type, etag, size=wanted.content.size,
+        version=version, given=given,
     )  # fmt: skip
+
+
+def _replace(tx: Transaction, existing: Node, place: tuple[str, str], wanted: Commit) -> Node:
+    given = _given(wanted, existing.xattrs)
+    etag, version = _insert_version(tx, wanted, tx.now_ns)
+    values: dict[str, Any] = {
+        "etag": etag,
+        "size": wanted.content.size,
+        "mime_type": wanted.mime_type,
+        "modified_ns": tx.now_ns,
+        "changed_ns": tx.now_ns,
+        "created_at": tx.now,
+        "version_id": version,
+        **given,
+    }
+    assignments = ", ".join(f"{name} = ?" for name in values)
+    tx.run(f"UPDATE resources SET {assignments} WHERE id = ?", *values.values(), existing.resource)
     keeping.let_go(tx, existing, place, wanted.keep, replaced=True)
+    return existing._replace(**values)
+
+
+def _given(wanted: Commit, xattrs: str | None) -> Mapping[str, Any]:
+    """By column what the attributes that come with the content say."""
+    if wanted.attributes is None:
+        return tree.NOTHING
+    return attributes.changes(wanted.mime_type, xattrs, wanted.attributes)
 
 
 def _replace_resource(tx: Transaction, wanted: Commit) -> Outcome:
@@ -152,8 +173,7 @@ def _replace_resource(tx: Transaction, wanted: Commit) -> Outcome:
         raise ApiError(410, f"The resource {shown(wanted.resource_id)} left {wanted.bucket!r}.")
     node = nodes.by_id(tx.connection, names[chosen][0])
     wanted.conditions.check(node, places[chosen][1])
-    _replace(tx, node, places[chosen], wanted)
-    return _finish(tx, node.id, wanted)
+    return _finish(tx, _replace(tx, node, places[chosen], wanted), wanted)
 
 
 def _insert_version(tx: Transaction, wanted: Commit, modified_ns: int) -> tuple[str, int]:
@@ -169,10 +189,7 @@ def _insert_version(tx: Transaction, wanted: Commit, modified_ns: int) -> tuple[
     return etag, version
 
 
-def _finish(tx: Transaction, node_id: int, wanted: Commit) -> Outcome:
-    if wanted.attributes is not None:
-        attributes.apply(tx, nodes.by_id(tx.connection, node_id), wanted.attributes)
-    node = nodes.by_id(tx.connection, node_id)
+def _finish(tx: Transaction, node: Node, wanted: Commit) -> Outcome:
     keys = (
         names_of(tx, node)
         if node.nlink > 1 or wanted.resource_id
@@ -205,9 +222,9 @@ def make_directory(
         tree.stamp(tx, tree.make_directories(tx, bucket, nodes.split_key(key)[0]))
     node_id = tree.make_directories(tx, bucket, key.removesuffix("/"))
     tx.run("UPDATE nodes SET explicit = 1 WHERE id = ?", node_id)
-    if patch is not None:
-        attributes.apply(tx, nodes.by_id(tx.connection, node_id), patch)
     node = nodes.by_id(tx.connection, node_id)
+    if patch is not None:
+        node = attributes.apply(tx, node, patch)
     number = tree.record(tx, Operation.COMMIT, [(bucket, key)], node.rid, node.etag)
     return Outcome(bucket, key, node, number)
 

@@ -1,7 +1,7 @@
 """Opens the catalog's SQLite file and owns the one thread that writes to it.
 
 It must not know what a transaction means. Mutations are functions; the writer takes all that wait,
-runs each in a savepoint, commits once (one fsync for all of them) and only then answers them.
+runs them, commits once (one fsync for all of them) and only then answers them.
 """
 
 from __future__ import annotations
@@ -77,6 +77,20 @@ class Committed:
     garbage: Sequence[str]
 
 
+@dataclass(slots=True)
+class _Batch:
+    """Mutations that are committed together, and what each of their callers will be told."""
+
+    outcomes: list[_Outcome] = field(default_factory=list)
+    events: list[tuple[int, str]] = field(default_factory=list)
+    garbage: list[str] = field(default_factory=list)
+
+
+class _Spoilt(Exception):
+    """A mutation failed after it had changed something, so that all of its batch must begin again,
+    each in a savepoint. Savepoints are not the rule because they copy each page that changes."""
+
+
 class Writer:
     """Owns the writing connection. `write` may be awaited from the event loop's tasks."""
 
@@ -94,12 +108,15 @@ class Writer:
         self._thread.start()
 
     async def write(self, mutation: Mutation[T], origin: str = "") -> T:
-        """Run `mutation` in a transaction; its result once it is on disk. Raises what it raises."""
+        """Run `mutation` in a transaction; its result once it is on disk. Raises what it raises.
+
+        It may run twice: a batch that one mutation spoils is rolled back, and begins again.
+        """
         if self._closed:
             raise ApiError(503, "The server is stopping.")
         future: asyncio.Future[T] = self._loop.create_future()
         self._jobs.put((mutation, origin, future))
-        return await asyncio.shield(future)
+        return await future
 
     async def close(self) -> None:
         """Finish what is queued and close the connection."""
@@ -135,57 +152,89 @@ class Writer:
         self._last_batch = len(batch)
         return batch, job is not None
 
-    def _commit(self, connection: sqlite3.Connection, batch: list[_Job]) -> None:
-        events: list[tuple[int, str]] = []
-        garbage: list[str] = []
-        outcomes: list[_Outcome] = []
+    def _commit(self, connection: sqlite3.Connection, jobs: list[_Job]) -> None:
         try:
-            connection.execute("BEGIN IMMEDIATE")
-            for job in batch:
-                outcomes.append(self._run(connection, job, events, garbage))
+            batch = self._run(connection, jobs)
             connection.execute("COMMIT")
-        except BaseException as error:
-            with suppress(sqlite3.Error):
-                connection.execute("ROLLBACK")
+        except Exception as error:
+            _roll_back(connection)
             failure = translated(error)
-            outcomes = [(future, None, failure) for _, _, future in batch]
-            events, garbage = [], []
+            batch = _Batch([(future, None, failure) for _, _, future in jobs])
         with suppress(RuntimeError):  # the loop is gone: nobody waits any more
-            self._loop.call_soon_threadsafe(self._answer, outcomes, Committed(events, garbage))
+            self._loop.call_soon_threadsafe(self._answer, batch)
 
-    def _run(
+    def _run(self, connection: sqlite3.Connection, jobs: list[_Job]) -> _Batch:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            return self._all(connection, jobs, _plainly)
+        except _Spoilt:
+            connection.execute("ROLLBACK")
+            connection.execute("BEGIN IMMEDIATE")
+            return self._all(connection, jobs, _in_savepoint)
+
+    def _all(
         self,
         connection: sqlite3.Connection,
-        job: _Job,
-        events: list[tuple[int, str]],
-        garbage: list[str],
-    ) -> _Outcome:
-        mutation, origin, future = job
-        self._last_ns = max(self._last_ns + 1, time.time_ns())
-        transaction = Transaction(connection, self._last_ns, origin)
-        connection.execute("SAVEPOINT job")
-        try:
-            result = mutation(transaction)
-        except BaseException as error:
-            if not connection.in_transaction:  # SQLite rolled all of it back: a full disk
+        jobs: list[_Job],
+        run: Callable[[Mutation[Any], Transaction], Any],
+    ) -> _Batch:
+        batch = _Batch()
+        for mutation, origin, future in jobs:
+            self._last_ns = max(self._last_ns + 1, time.time_ns())
+            transaction = Transaction(connection, self._last_ns, origin)
+            try:
+                result = run(mutation, transaction)
+            except _Spoilt:
                 raise
-            connection.execute("ROLLBACK TO job")
-            connection.execute("RELEASE job")
-            return future, None, translated(error)
-        connection.execute("RELEASE job")
-        events += transaction.events
-        garbage += transaction.garbage
-        return future, result, None
+            except Exception as error:
+                if not connection.in_transaction:  # SQLite rolled all of it back: a full disk
+                    raise
+                batch.outcomes.append((future, None, translated(error)))
+                continue
+            batch.outcomes.append((future, result, None))
+            batch.events += transaction.events
+            batch.garbage += transaction.garbage
+        return batch
 
-    def _answer(self, outcomes: list[_Outcome], committed: Committed) -> None:
-        self._committed(committed)
-        for future, result, error in outcomes:
+    def _answer(self, batch: _Batch) -> None:
+        self._committed(Committed(batch.events, batch.garbage))
+        for future, result, error in batch.outcomes:
             if future.done():
                 continue
             if error is None:
                 future.set_result(result)
             else:
                 future.set_exception(error)
+
+
+def _plainly(mutation: Mutation[T], transaction: Transaction) -> T:
+    connection = transaction.connection
+    before = connection.total_changes
+    try:
+        return mutation(transaction)
+    except Exception as error:
+        if connection.total_changes != before and connection.in_transaction:
+            raise _Spoilt from error
+        raise
+
+
+def _in_savepoint(mutation: Mutation[T], transaction: Transaction) -> T:
+    connection = transaction.connection
+    connection.execute("SAVEPOINT job")
+    try:
+        return mutation(transaction)
+    except Exception:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK TO job")
+        raise
+    finally:
+        if connection.in_transaction:
+            connection.execute("RELEASE job")
+
+
+def _roll_back(connection: sqlite3.Connection) -> None:
+    with suppress(sqlite3.Error):
+        connection.execute("ROLLBACK")
 
 
 def translated(error: BaseException) -> BaseException:

@@ -33,8 +33,19 @@ class Move:
 
 def must_find(tx: Transaction, place: Place) -> Node:
     """What is at a key, "dir/" for a directory. ApiError 404, also for a directory without "/"."""
+    return _found(tx, place, nodes.find(tx.connection, *place))
+
+
+def _must_be_at(tx: Transaction, place: Place) -> tuple[nodes.Place, Node]:
+    """The same, with the directory that holds it."""
+    at = nodes.place(tx.connection, *place)
+    node = _found(tx, place, at.node if at else None)
+    assert at is not None, "what is found is somewhere"
+    return at, node
+
+
+def _found(tx: Transaction, place: Place, node: Node | None) -> Node:
     bucket, key = place
-    node = nodes.find(tx.connection, bucket, key)
     if node is None and key and nodes.find_id(tx.connection, [bucket]) is None:
         raise not_found(bucket)
     if node is None or (node.is_directory and not key.endswith("/")):
@@ -44,14 +55,15 @@ def must_find(tx: Transaction, place: Place) -> Node:
 
 def move(tx: Transaction, wanted: Move) -> Outcome:
     """Rename. ApiError 400, 404, 409, 412."""
-    source = must_find(tx, wanted.source)
+    origin, source = _must_be_at(tx, wanted.source)
     wanted.conditions.check(source, wanted.source[1])
     bucket, key = wanted.destination
     if not wanted.exchange:
         bucket, key = _place_for(source, wanted.destination)
-    if nodes.find_id(tx.connection, [bucket]) is None:
+    there = nodes.place(tx.connection, bucket, key.removesuffix("/"))
+    if there is None and nodes.find_id(tx.connection, [bucket]) is None:
         raise not_found(bucket)
-    target = nodes.find(tx.connection, bucket, key.removesuffix("/"))
+    target = there.node if there else None
     if source.is_directory:
         _check_not_below(wanted.source, (bucket, key))
     if wanted.exchange:
@@ -63,14 +75,17 @@ def move(tx: Transaction, wanted: Move) -> Outcome:
             return Outcome(bucket, key, target, 0)
         _make_room(tx, source, target, (bucket, key), wanted.keep)
     directory, name = nodes.split_key(key)
-    parent = tree.make_directories(tx, bucket, directory)
+    parent = there.parent if there else tree.make_directories(tx, bucket, directory)
     _check_depth(tx, source, key)
     tx.run("UPDATE nodes SET parent_id = ?, sort_name = ? WHERE id = ?", parent, name, source.id)
-    tree.stamp(tx, parent)
-    _count(tx, source, parent)
-    if parent != source.parent_id:
-        tree.settle_parent(tx, source.parent_id, keep=wanted.keep_parent)
-    return _moved(tx, Operation.MOVE, source, wanted.source, (bucket, key))
+    if parent == source.parent_id:
+        tree.stamp_resource(tx, origin.parent_resource)
+    else:
+        tree.stamp(tx, parent)
+        _count(tx, source, parent)
+        tree.settle_parent(tx, origin, keep=wanted.keep_parent)
+    moved = source._replace(parent_id=parent, sort_name=name)
+    return _moved(tx, Operation.MOVE, moved, wanted.source, (bucket, key))
 
 
 def bind(tx: Transaction, source_place: Place, destination: Place) -> Outcome:
@@ -103,12 +118,12 @@ def delete(
     tx: Transaction, place: Place, *, keep_parent: bool, keep: Keep, conditions: Conditions
 ) -> int:
     """Remove a file's name or an empty directory; the change's number. ApiError 404, 409, 412."""
-    node = must_find(tx, place)
+    at, node = _must_be_at(tx, place)
     conditions.check(node, place[1])
     if node.is_directory:
         tree.check_empty(tx, node, place[1])
     tree.unlink(tx, node, place, keep)
-    tree.settle_parent(tx, node.parent_id, keep=keep_parent)
+    tree.settle_parent(tx, at, keep=keep_parent)
     return tree.record(tx, Operation.DELETE, [place], node.rid, node.etag)
 
 
@@ -174,7 +189,8 @@ def _exchange(tx: Transaction, wanted: Move, source: Node, target: Node | None) 
     place = (bucket, key.removesuffix("/") + ("/" if source.is_directory else ""))
     old = wanted.source[1].removesuffix("/")
     back = (wanted.source[0], old + ("/" if target.is_directory else ""))
-    return _moved(tx, Operation.EXCHANGE, source, wanted.source, place, back, (bucket, key))
+    moved = source._replace(parent_id=target.parent_id, sort_name=to_target)
+    return _moved(tx, Operation.EXCHANGE, moved, wanted.source, place, back, (bucket, key))
 
 
 def _count(tx: Transaction, node: Node, parent: int) -> None:
@@ -190,7 +206,7 @@ def _moved(
     tx.run("UPDATE resources SET changed_ns = ? WHERE id = ?", tx.now_ns, source.resource)
     keys = list(dict.fromkeys([old, new, *others]))
     number = tree.record(tx, operation, keys, source.rid, source.etag)
-    return Outcome(new[0], new[1], nodes.by_id(tx.connection, source.id), number)
+    return Outcome(new[0], new[1], source._replace(changed_ns=tx.now_ns), number)
 
 
 def _check_depth(tx: Transaction, source: Node, key: str) -> None:

@@ -50,6 +50,32 @@ class Node(NamedTuple):
         return self.kind == DIRECTORY
 
 
+class Place(NamedTuple):
+    """Where a key is or would be: the directory, or bucket, that holds it, and what is there."""
+
+    parent: int
+    parent_resource: int
+    parent_explicit: int
+    node: Node | None
+
+
+@lru_cache(_DEPTH + 1)
+def _placing(depth: int) -> str:
+    """SELECT the directory that `depth` names lead to, with its child of either of two names."""
+    aliases = [f"n{i}" for i in range(depth - 1)] + ["p"]
+    tables = " CROSS JOIN ".join(f"nodes {alias}" for alias in aliases)
+    ids = ["?", *(f"{alias}.id" for alias in aliases)]
+    where = " AND ".join(
+        f"{alias}.parent_id = {above} AND {alias}.sort_name = ?"
+        for alias, above in zip(aliases, ids, strict=False)
+    )
+    return (
+        f"SELECT p.id, p.resource_id, p.explicit, {COLUMNS} FROM {tables}"
+        " LEFT JOIN nodes n ON n.parent_id = p.id AND n.sort_name IN (?, ?)"
+        f" LEFT JOIN resources r ON r.id = n.resource_id WHERE {where}"
+    )
+
+
 @lru_cache(_DEPTH * 2 + 2)
 def _lookup(depth: int, full: bool) -> str:
     """SELECT the node `depth` names below a parent; CROSS JOIN keeps SQLite to our order."""
@@ -107,6 +133,25 @@ def descend(connection: sqlite3.Connection, names: list[str]) -> tuple[int, int]
             break
         parent, found = deeper, found + 1
     return parent, found
+
+
+def place(connection: sqlite3.Connection, bucket: str, key: str) -> Place | None:
+    """Where a key is or would be, in one statement; None without its directory."""
+    directory, name = split_key(key)
+    names = sort_names(bucket, directory)
+    parent = 0
+    if len(names) > _DEPTH:
+        deep = find_id(connection, names[:-1])
+        if deep is None:
+            return None
+        parent, names = deep, names[-1:]
+    other = name if name.endswith("/") else name + "/"
+    values = (name, other, parent, *names)
+    row = connection.execute(_placing(len(names)), values).fetchone()
+    if row is None:
+        return None
+    node = Node._make(row[3:]) if row[3] is not None else None
+    return Place(row[0], row[1], row[2], node)
 
 
 def find(connection: sqlite3.Connection, bucket: str, key: str = "") -> Node | None:

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import json
 import secrets
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
 
 from files_server.catalog import keeping, nodes
 from files_server.catalog.database import Transaction
 from files_server.catalog.keeping import Keep
-from files_server.catalog.nodes import Node
+from files_server.catalog.nodes import Node, Place
 from files_server.catalog.schema import BUCKET, DIRECTORY, FILE
 from files_server.errors import (
     ALIAS,
@@ -25,10 +28,13 @@ from files_server.errors import (
 from filesfs.wire import DIRECTORY as DIRECTORY_TYPE
 from filesfs.wire import Operation
 
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+_RESOURCE = Node._fields.index("rid")  # from here on a node's fields are its resource's columns
 _INSERT_RESOURCE = (
-    "INSERT INTO resources (rid, kind, etag, size, mime_type, modified_ns, changed_ns, accessed_ns,"
-    " created_at, nlink, version_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    f"INSERT INTO resources ({', '.join(Node._fields[_RESOURCE:])})"
+    f" VALUES ({', '.join('?' * len(Node._fields[_RESOURCE:]))})"
 )
+_as_json = json.JSONEncoder(separators=(",", ":")).encode
 _INSERT_NODE = "INSERT INTO nodes (parent_id, sort_name, explicit, resource_id) VALUES (?, ?, ?, ?)"
 _STAMP = (
     "UPDATE resources SET modified_ns = ?, changed_ns = ?"
@@ -62,7 +68,7 @@ def record(
         "etag": etag,
         "origin": tx.origin,
     }
-    data = json.dumps(event, separators=(",", ":"))
+    data = _as_json(event)
     number = tx.run("INSERT INTO changes (at, data) VALUES (?, ?)", tx.now, data)
     tx.events.append((number, data))
     return number
@@ -78,17 +84,23 @@ def add(
     *,
     size: int = 0,
     version: int | None = None,
-) -> int:
-    """A fresh resource under a fresh name; the node's id."""
+    given: Mapping[str, Any] = NOTHING,
+) -> Node:
+    """A fresh resource under a fresh name. `given`: columns that are not to have their default."""
     now = tx.now_ns
-    links = 1 if kind == FILE else 2
-    resource = tx.run(
-        _INSERT_RESOURCE, secrets.token_urlsafe(16), kind, etag, size, mime_type,
-        now, now, now, tx.now, links, version,
+    node = Node(
+        id=0, parent_id=parent, sort_name=sort_name, explicit=1, resource=0,
+        rid=secrets.token_urlsafe(16), kind=kind, etag=etag, size=size, mime_type=mime_type,
+        mode=None, uid=None, gid=None, modified_ns=now, changed_ns=now, accessed_ns=now,
+        created_at=tx.now, xattrs=None, nlink=1 if kind == FILE else 2, version_id=version,
     )  # fmt: skip
+    if given:
+        node = node._replace(**given)
+    resource = tx.run(_INSERT_RESOURCE, *node[_RESOURCE:])
     if kind == DIRECTORY:
         count_directory(tx, parent, 1)
-    return tx.run(_INSERT_NODE, parent, sort_name, 1, resource)
+    node_id = tx.run(_INSERT_NODE, parent, sort_name, node.explicit, resource)
+    return node._replace(id=node_id, resource=resource)
 
 
 def count_directory(tx: Transaction, parent: int, step: int) -> None:
@@ -106,6 +118,14 @@ def stamp(tx: Transaction, *node_ids: int) -> None:
         tx.run(_STAMP, tx.now_ns, tx.now_ns, node_id)
 
 
+def stamp_resource(tx: Transaction, resource: int) -> None:
+    """The same, where the directory's resource is known."""
+    tx.run(
+        "UPDATE resources SET modified_ns = ?, changed_ns = ? WHERE id = ?",
+        tx.now_ns, tx.now_ns, resource,
+    )  # fmt: skip
+
+
 def make_bucket(tx: Transaction, bucket: str) -> tuple[int, bool]:
     """The bucket's node id, and whether it was made just now."""
     found = nodes.find_id(tx.connection, [bucket])
@@ -115,8 +135,8 @@ def make_bucket(tx: Transaction, bucket: str) -> tuple[int, bool]:
         raise ApiError(409, f"{shown(bucket)} is a registered location by now.", reason=ALIAS)
     etag = new_etag()
     made = add(tx, 0, bucket, BUCKET, DIRECTORY_TYPE, etag)
-    record(tx, Operation.BUCKET, [(bucket, "")], nodes.by_id(tx.connection, made).rid, etag)
-    return made, True
+    record(tx, Operation.BUCKET, [(bucket, "")], made.rid, etag)
+    return made.id, True
 
 
 def make_directories(tx: Transaction, bucket: str, directory: str) -> int:
@@ -220,12 +240,13 @@ def unlink(
     keeping.let_go(tx, node, place, keep, replaced=replaced)
 
 
-def settle_parent(tx: Transaction, parent: int, *, keep: bool) -> None:
-    """After a name went from `parent`: stamp it, and let it go too if it was only implied.
-
-    `keep` (Files-Keep-Parent) makes it explicit instead.
-    """
-    stamp(tx, parent)
+def settle_parent(tx: Transaction, place: Place, *, keep: bool) -> None:
+    """After the name at `place` went: stamp its directory, and let that go too if it was only
+    implied. `keep` (Files-Keep-Parent) makes it explicit instead."""
+    stamp_resource(tx, place.parent_resource)
+    if place.parent_explicit:
+        return
+    parent = place.parent
     if keep:
         tx.run("UPDATE nodes SET explicit = 1 WHERE id = ?", parent)
         return

@@ -128,8 +128,8 @@ def _name(tx: Transaction, kept: Deleted, place: tuple[str, str]) -> tuple[int, 
     directory, name = nodes.split_key(place[1])
     parent = tree.make_directories(tx, place[0], directory)
     tree.stamp(tx, parent)
-    node_id = tree.add(tx, parent, name, FILE, kept.mime_type, kept.etag)
-    return node_id, nodes.by_id(tx.connection, node_id).resource
+    node = tree.add(tx, parent, name, FILE, kept.mime_type, kept.etag)
+    return node.id, node.resource
 
 
 def _told(tx: Transaction, node: Node, place: tuple[str, str]) -> Outcome:

@@ -94,9 +94,10 @@ async def patch(request: Request) -> Response:
     def apply(tx: Transaction) -> tuple[Node, int]:
         node = moves.must_find(tx, (bucket, ""))
         number = 0
-        if attributes.apply(tx, node, change):
+        changed = attributes.apply(tx, node, change)
+        if changed is not node:
             number = tree.record(tx, Operation.BUCKET, [(bucket, "")], node.rid, node.etag)
-        return nodes.by_id(tx.connection, node.id), number
+        return changed, number
 
     services = asking.services_of(request)
     node, number = await services.catalog.write(apply, asking.origin_of(request))

@@ -112,12 +112,13 @@ async def patch(request: Request) -> Response:
         if node.is_directory:
             tx.run("UPDATE nodes SET explicit = 1 WHERE id = ?", node.id)
         number = 0
-        if attributes.apply(tx, node, change):
+        changed = attributes.apply(tx, node, change)
+        if changed is not node:
             keys = [(target.bucket, target.key)]
             if node.nlink > 1 and not node.is_directory:
                 keys = commits.names_of(tx, node)
             number = tree.record(tx, Operation.ATTRIBUTES, keys, node.rid, node.etag)
-        return Outcome(target.bucket, target.key, nodes.by_id(tx.connection, node.id), number)
+        return Outcome(target.bucket, target.key, changed, number)
 
     catalog = asking.services_of(request).catalog
     return asking.outcome_answer(request, await catalog.write(apply, asking.origin_of(request)))
