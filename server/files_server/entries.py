@@ -58,14 +58,15 @@ class Entries:
 
 def _attributes(node: Node) -> str:
     """The fields that `view=full` adds, without braces. Xattrs are kept as JSON."""
-    mode = "null" if node.mode is None else node.mode
-    uid = "null" if node.uid is None else node.uid
-    gid = "null" if node.gid is None else node.gid
+    (
+        _, _, _, _, _, rid, _, etag, _, _, mode, uid, gid, modified_ns, changed_ns, accessed_ns,
+        _, xattrs, nlink, _,
+    ) = node  # fmt: skip
     return (
-        f'"etag":"\\"{node.etag[1:-1]}\\"","modified_ns":{node.modified_ns},'
-        f'"changed_ns":{node.changed_ns},"accessed_ns":{node.accessed_ns},'
-        f'"mode":{mode},"uid":{uid},"gid":{gid},"nlink":{node.nlink},'
-        f'"resource_id":"{node.rid}","xattrs":{node.xattrs or "{}"}'
+        f'"etag":"\\"{etag[1:-1]}\\"","modified_ns":{modified_ns},"changed_ns":{changed_ns},'
+        f'"accessed_ns":{accessed_ns},"mode":{"null" if mode is None else mode},'
+        f'"uid":{"null" if uid is None else uid},"gid":{"null" if gid is None else gid},'
+        f'"nlink":{nlink},"resource_id":"{rid}","xattrs":{xattrs or "{}"}'
     )
 
 

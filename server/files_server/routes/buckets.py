@@ -30,7 +30,7 @@ from filesfs.wire import (
 )
 
 router = APIRouter()
-_ON_LOOP = 200  # entries that are listed without a thread: a millisecond or two
+_ON_LOOP = 500  # entries that are listed without a thread: a millisecond or two
 _MOST = 10_000  # entries in one answer, where the client pages
 
 
