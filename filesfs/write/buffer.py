@@ -33,7 +33,7 @@ class WriteBuffer:
     raises it again, so that a file cut and grown again has zeros there, not old bytes.
     """
 
-    def __init__(self, spool: SpoolFolder, base_size: int, memory_limit: int = 1 << 20) -> None:
+    def __init__(self, spool: SpoolFolder, base_size: int, memory_limit: int = 64 << 20) -> None:
         """`base_size` is 0 for a new file; more than `memory_limit` bytes go to a spool file."""
         self.size = base_size  # current length of the file, bytes
         self.generation = 0  # grows with each change
@@ -150,10 +150,12 @@ class WriteBuffer:
         return bytes(result)
 
     # -- for the uploader's stream ----------------------------------------------------------------
-    def take(self, offset: int, length: int) -> bytes:
-        """Dirty bytes for a stream; from now on a change below offset + length makes it void."""
+    def take(self, offset: int, length: int) -> list[bytes | memoryview]:
+        """Dirty bytes for a stream, in pieces; from now on a change below offset + length makes it
+        void.
+        """
         self._sent = max(self._sent, offset + length)
-        return self._store.read(offset, length)
+        return list(self._store.pieces(offset, length))
 
     @property
     def intact(self) -> bool:

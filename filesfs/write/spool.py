@@ -120,12 +120,15 @@ class SpoolFile:
 class SpoolFolder:
     """The folder of the spool files. One daemon owns it (the journal holds the lock).
 
-    `make_room` is asked when the disk is full: what else lies there may be of less worth.
+    `make_room` is asked when the disk is full: what else lies there may be of less worth. Buffers
+    use it for what does not fit in `memory_bytes`, which they share.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, memory_bytes: int = 96 << 20) -> None:
         self.path = path
         self.make_room: MakeRoom = _no_room
+        self.memory_bytes = memory_bytes
+        self.in_memory = 0  # of all buffers; they keep count
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def create(self) -> SpoolFile:

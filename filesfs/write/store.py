@@ -1,4 +1,4 @@
-"""The bytes of one buffer: in memory while they are few, in a spool file from then on.
+"""The bytes of one buffer: in memory while there is room, in a spool file from then on.
 
 It must not decide which bytes are valid: the buffer's extents do, and it tells them when bytes
 have to move.
@@ -6,66 +6,83 @@ have to move.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from filesfs.write.extents import RangeSet
 from filesfs.write.spool import SpoolFile, SpoolFolder
 
 # Small files are most files: a page grows to what was written, so that a 100-byte file costs 100
-# bytes, and a far seek costs no gap. 64 KiB keeps the number of pages under the memory limit
-# small.
+# bytes, and a far seek costs no gap. 64 KiB keeps the number of pages small.
 PAGE = 64 << 10
+
+Piece = bytes | memoryview
 
 
 class _Pages:
-    """Sparse memory: pages of at most PAGE bytes, each as long as its last written byte."""
+    """Sparse memory: pages of at most PAGE bytes, each as long as its last written byte.
+
+    A page that was written whole is a view of what the writer handed over: no copy is made. Views
+    of pages that were handed out keep what they show until it is written again.
+    """
 
     def __init__(self) -> None:
-        self._pages: dict[int, bytearray] = {}
+        self._pages: dict[int, bytearray | memoryview] = {}
         self.held = 0  # bytes in all pages together
 
-    def write(self, offset: int, data: memoryview) -> None:
-        while data:
-            number, start = divmod(offset, PAGE)
-            piece = data[: PAGE - start]
-            page = self._pages.setdefault(number, bytearray())
-            before = len(page)
-            if start > before:
-                page.extend(bytes(start - before))
-            page[start : start + len(piece)] = piece
-            self.held += len(page) - before
-            offset += len(piece)
-            data = data[len(piece) :]
+    def __contains__(self, number: int) -> bool:
+        return number in self._pages
 
-    def read(self, offset: int, length: int) -> bytes:
-        result = bytearray()
-        while length:
-            number, start = divmod(offset, PAGE)
-            wanted = min(length, PAGE - start)
-            piece = memoryview(self._pages.get(number, b""))[start : start + wanted]
-            result += piece
-            result += bytes(wanted - len(piece))
-            offset += wanted
-            length -= wanted
-        return bytes(result)
+    def __iter__(self) -> Iterator[int]:
+        return iter(sorted(self._pages))
+
+    def write(self, number: int, start: int, piece: memoryview) -> None:
+        """Put `piece`, which fits in the page, at `start` of it."""
+        page = self._pages.get(number)
+        length = 0 if page is None else len(page)
+        if len(piece) == PAGE and isinstance(piece.obj, bytes):
+            self._pages[number] = piece
+        elif isinstance(page, bytearray) and start <= length:
+            page[start : start + len(piece)] = piece
+        else:
+            fresh = bytearray(page or b"")
+            fresh.extend(bytes(max(0, start - length)))
+            fresh[start : start + len(piece)] = piece
+            self._pages[number] = fresh
+        self.held += len(self._pages[number]) - length
+
+    def view(self, number: int, start: int, length: int) -> Iterator[Piece]:
+        """`length` bytes of a page that is there, zeros behind its end."""
+        page = self._pages[number]
+        if len(page) == PAGE:
+            yield memoryview(page)[start : start + length]
+            return
+        held = bytes(page[start : start + length])  # it may grow, which a view would forbid
+        yield held
+        if len(held) < length:
+            yield bytes(length - len(held))
 
     def truncate(self, size: int) -> None:
         number, start = divmod(size, PAGE)
         for gone in [page for page in self._pages if page > number]:
             self.held -= len(self._pages.pop(gone))
-        page = self._pages.get(number, bytearray())
-        self.held -= max(0, len(page) - start)
-        del page[start:]
+        page = self._pages.get(number)
+        if page is not None and len(page) > start:
+            self.held -= len(page) - start
+            self._pages[number] = bytearray(page[:start])
 
 
 class ByteStore:
-    """Bytes by file offset. Ask only for what is dirty: the rest reads as anything."""
+    """Bytes by file offset. Ask only for what is dirty: the rest reads as anything.
+
+    A page is in memory or in the spool file. Pages are made in memory until there is a file; it
+    is made when there is no room, or when the bytes must survive a crash.
+    """
 
     def __init__(self, folder: SpoolFolder, memory_limit: int) -> None:
         self._folder = folder
         self._memory_limit = memory_limit
         self._pages = _Pages()
-        self._file: SpoolFile | None = None  # once set, it has all bytes and _pages is empty
+        self._file: SpoolFile | None = None
         # What journal records speak of in a shared _file: never written over.
         self._frozen = RangeSet()
 
@@ -80,13 +97,43 @@ class ByteStore:
 
     def write(self, offset: int, data: bytes, dirty: Iterable[tuple[int, int]]) -> None:
         """Keep `data`. OSError when the spool is full; every byte of `dirty` is then as it was."""
-        if self._file is None and self._pages.held + len(data) > self._memory_limit:
-            self.spill(dirty)
-        if self._file is None:
-            self._pages.write(offset, memoryview(data))
+        file, before = self._file, self._pages.held
+        if file is None and not self._room(len(data)):
+            file = self._folder.create()
+        elif file is not None:
+            file = self._file = self._writable(file, offset, offset + len(data), dirty)
+        if file is None:
+            self._write_pages(offset, memoryview(data))
         else:
-            self._file = self._writable(self._file, offset, offset + len(data), dirty)
-            self._file.write(offset, data)
+            self._write_through(file, offset, memoryview(data))
+        self._folder.in_memory += self._pages.held - before
+
+    def _room(self, length: int) -> bool:
+        here = self._pages.held + length <= self._memory_limit
+        return here and self._folder.in_memory + length <= self._folder.memory_bytes
+
+    def _write_pages(self, offset: int, data: memoryview) -> None:
+        while data:
+            number, start = divmod(offset, PAGE)
+            piece = data[: PAGE - start]
+            self._pages.write(number, start, piece)
+            offset += len(piece)
+            data = data[len(piece) :]
+
+    def _write_through(self, file: SpoolFile, offset: int, data: memoryview) -> None:
+        places = list(self._places(offset, len(data)))
+        try:
+            for start, end, in_memory in places:  # what can fail comes first
+                if not in_memory:
+                    file.write(start, data[start - offset : end - offset])
+        except OSError:
+            if self._file is None:
+                file.release()
+            raise
+        self._file = file
+        for start, end, in_memory in places:
+            if in_memory:
+                self._write_pages(start, data[start - offset : end - offset])
 
     def _writable(
         self, file: SpoolFile, start: int, end: int, dirty: Iterable[tuple[int, int]]
@@ -108,37 +155,62 @@ class ByteStore:
         return copy
 
     def freeze(self, dirty: Iterable[tuple[int, int]]) -> None:
-        """A record of the journal, which holds the file, speaks of these ranges from now on."""
+        """A record of the journal, which holds the file, speaks of these ranges from now on.
+
+        They were spilled: no page of them is in memory.
+        """
         for start, end in dirty:
             self._frozen.add(start, end)
 
-    def read(self, offset: int, length: int) -> bytes:
-        if self._file is not None:
-            return self._file.read(offset, length)
-        return self._pages.read(offset, length)
+    def _places(self, offset: int, length: int) -> Iterator[tuple[int, int, bool]]:
+        """The range cut up by where it is: (start, end, in memory), a page each in memory."""
+        end = offset + length
+        while offset < end:
+            number, first = divmod(offset, PAGE)
+            stop = min(end, offset + PAGE - first)
+            if number in self._pages:
+                yield offset, stop, True
+            else:
+                while stop < end and stop // PAGE not in self._pages:
+                    stop = min(end, stop + PAGE)
+                yield offset, stop, False
+            offset = stop
 
-    def spill(self, dirty: Iterable[tuple[int, int]]) -> SpoolFile:
+    def pieces(self, offset: int, length: int) -> Iterator[Piece]:
+        """As `read`, without a copy where a whole page is in memory."""
+        for start, end, in_memory in self._places(offset, length):
+            if in_memory:
+                yield from self._pages.view(start // PAGE, start % PAGE, end - start)
+            elif self._file is not None:
+                yield self._file.read(start, end - start)
+            else:
+                yield bytes(end - start)
+
+    def read(self, offset: int, length: int) -> bytes:
+        return b"".join(self.pieces(offset, length))
+
+    def spill(self, dirty: RangeSet) -> SpoolFile:
         """Move the ranges `dirty` to a spool file, if they are not there yet. OSError: nothing
         moved.
         """
-        if self._file is None:
-            self._file = self._written(dirty)
-            self._pages = _Pages()
-        return self._file
-
-    def _written(self, dirty: Iterable[tuple[int, int]]) -> SpoolFile:
-        file = self._folder.create()
+        file = self._file or self._folder.create()
         try:
-            for start, end in dirty:
-                file.write(start, self._pages.read(start, end - start))
+            for number in self._pages:
+                for start, end in dirty.within(number * PAGE, (number + 1) * PAGE):
+                    file.write(start, self.read(start, end - start))
         except OSError:
-            file.release()
+            if self._file is None:
+                file.release()
             raise
+        self._file = file
+        self._forget_pages()
         return file
 
     def truncate(self, size: int) -> None:
         """Free what lies from `size` on."""
+        before = self._pages.held
         self._pages.truncate(size)
+        self._folder.in_memory += self._pages.held - before
         if self._file is None:
             return
         if not self._file.shared:
@@ -149,8 +221,12 @@ class ByteStore:
 
     def release(self) -> None:
         """Free everything."""
-        self._pages = _Pages()
+        self._forget_pages()
         self._frozen.clear()
         if self._file is not None:
             self._file.release()
             self._file = None
+
+    def _forget_pages(self) -> None:
+        self._folder.in_memory -= self._pages.held
+        self._pages = _Pages()

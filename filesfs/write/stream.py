@@ -79,7 +79,8 @@ class Stream:
             if self._ahead < self._part_bytes:
                 await self._news.wait()
                 continue
-            await self._session.send(self._buffer.take(self._sent, self._part_bytes))
+            taken = self._buffer.take(self._sent, self._part_bytes)
+            await self._session.send(b"".join(taken))
             self._sent += self._part_bytes
             self.tell()
 
