@@ -1,7 +1,8 @@
-"""Large ranges over blocking sockets in worker threads: content goes from the kernel into place.
+"""Large content over blocking sockets in worker threads: ranges go from the kernel into place, and
+bodies that are still coming into being go out piece by piece.
 
-It must not be used for anything but GET over plain sockets; the figures that it exists for are in
-`docs/decisions/0003-transport.md`. Errors are httpx's, as in `connection.py`.
+It must not be used over TLS; the figures that it exists for are in docs/decisions, 0003 and 0034.
+Errors are httpx's, as in `connection.py`.
 """
 
 from __future__ import annotations
@@ -9,16 +10,23 @@ from __future__ import annotations
 import select
 import socket
 import struct
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import TypeVar
 
+import crc32c
 import httpx
 import trio
 
-from filesfs.backend.connection import HeadParser, RawAnswer
+from filesfs.backend.connection import Buffer, HeadParser, RawAnswer
 from filesfs.backend.pool import Address
 
 WORTH_IT = 1024 * 1024  # bytes; below, the way to a thread and back costs more than it saves
 _PEEK = 64 * 1024
+_SEND_BUFFER = 1024 * 1024  # of a Unix socket, whose default lets 200 KiB through at a time
+_MOST_PIECES = 1000  # of one sendmsg; Linux takes 1,024
+
+T = TypeVar("T")
 
 
 class BulkPool:
@@ -27,6 +35,7 @@ class BulkPool:
     def __init__(self, address: Address, limit: int) -> None:
         self._address = address
         self._limiter = trio.CapacityLimiter(limit)
+        self._senders = trio.CapacityLimiter(limit)  # none of them holds a read up
         self._idle: list[_BlockingConnection] = []
 
     async def get(self, head: bytes, stall: float) -> RawAnswer:
@@ -49,6 +58,12 @@ class BulkPool:
                 self._idle.append(connection)
             return answer
 
+    async def begin(self, head: bytes, stall: float) -> Outgoing:
+        """Send the head of a request whose body is to follow in chunks. httpx.TransportError."""
+        outgoing = Outgoing(self._take(stall), self._senders, self._idle)
+        await outgoing.begin(head)
+        return outgoing
+
     def close(self) -> None:
         while self._idle:
             self._idle.pop().close()
@@ -62,6 +77,61 @@ class BulkPool:
         return _BlockingConnection(self._address, stall)
 
 
+class Outgoing:
+    """A request whose body comes into being while it is sent (Transfer-Encoding: chunked).
+
+    Whatever raises here has closed the connection. `answer` is what the server said before the body
+    was at its end, if it did.
+    """
+
+    def __init__(
+        self,
+        connection: _BlockingConnection,
+        limiter: trio.CapacityLimiter,
+        idle: list[_BlockingConnection],
+    ) -> None:
+        self._connection = connection
+        self._limiter = limiter
+        self._idle = idle
+        self._in_use = False  # by a thread, which then closes it
+
+    @property
+    def answer(self) -> RawAnswer | None:
+        return self._connection.early
+
+    async def begin(self, head: bytes) -> None:
+        await self._in_thread(lambda: self._connection.send([head]))
+
+    async def send(self, pieces: Sequence[Buffer], crc: int) -> int:
+        """One chunk; `crc` continued over it. Returns once the kernel has all of it."""
+        return await self._in_thread(lambda: self._connection.send_chunk(pieces, crc))
+
+    async def finish(self) -> RawAnswer:
+        """End the body, receive the answer."""
+        answer = await self._in_thread(self._connection.end_chunks)
+        if self._connection.reusable:
+            self._idle.append(self._connection)
+        return answer
+
+    def abandon(self) -> None:
+        """Break it off in the middle."""
+        self._connection.abandon()
+        if not self._in_use:
+            self._connection.close()
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        self._in_use = True
+        try:
+            result = await trio.to_thread.run_sync(
+                work, abandon_on_cancel=True, limiter=self._limiter
+            )
+        except trio.Cancelled:
+            self._connection.abandon()
+            raise
+        self._in_use = False
+        return result
+
+
 class _BlockingConnection:
     """A connection that one thread at a time uses. Closes itself on any trouble."""
 
@@ -73,11 +143,46 @@ class _BlockingConnection:
         self.used = False
         self.answered = False
         self.reusable = True
+        self.early: RawAnswer | None = None
 
     def get(self, head: bytes) -> RawAnswer:
         """Send the head, receive the answer. Blocks."""
         try:
             answer = self._get(self._connected(), head)
+        except BaseException:
+            self.close()
+            raise
+        if self._abandoned or not self.reusable:
+            self.close()
+        self.used = True
+        return answer
+
+    def send(self, pieces: Sequence[Buffer]) -> None:
+        """Send bytes of a request. Blocks. If the server has answered instead, see `early`."""
+        try:
+            self._send_all(self._connected(), pieces)
+        except BaseException as error:
+            if isinstance(error, httpx.WriteError) and self._socket is not None:
+                with suppress(httpx.HTTPError):
+                    self.early = self._answer(self._socket)
+            self.close()
+            raise
+        if self._abandoned:
+            self.close()
+
+    def send_chunk(self, pieces: Sequence[Buffer], crc: int) -> int:
+        """One chunk of a body; `crc` (crc32c) continued over it. Blocks."""
+        for piece in pieces:
+            crc = crc32c.crc32c(piece, crc)
+        self.send([b"%x\r\n" % sum(map(len, pieces)), *pieces, b"\r\n"])
+        return crc
+
+    def end_chunks(self) -> RawAnswer:
+        """End the body and receive the answer. Blocks."""
+        self.send([b"0\r\n\r\n"])
+        assert self._socket is not None
+        try:
+            answer = self._answer(self._socket)
         except BaseException:
             self.close()
             raise
@@ -124,6 +229,7 @@ class _BlockingConnection:
     def _connect(self) -> socket.socket:
         if self._address.unix_socket is not None:
             sock = socket.socket(socket.AF_UNIX)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
             try:
                 sock.connect(str(self._address.unix_socket))
             except OSError:
@@ -136,11 +242,25 @@ class _BlockingConnection:
         return sock
 
     def _get(self, sock: socket.socket, head: bytes) -> RawAnswer:
+        self._send_all(sock, [head])
+        return self._answer(sock)
+
+    def _send_all(self, sock: socket.socket, pieces: Sequence[Buffer]) -> None:
         self.answered = False
+        rest = [memoryview(piece) for piece in pieces]
         try:
-            sock.sendall(head)
+            while rest:
+                sent = sock.sendmsg(rest[:_MOST_PIECES])
+                while rest and sent >= len(rest[0]):
+                    sent -= len(rest.pop(0))
+                if sent:
+                    rest[0] = rest[0][sent:]
+        except BlockingIOError:
+            raise httpx.WriteTimeout(f"Nothing moved for {self._stall:g} s.") from None
         except OSError as error:
             raise httpx.WriteError(f"The connection broke while sending: {error}") from error
+
+    def _answer(self, sock: socket.socket) -> RawAnswer:
         parser = HeadParser()
         while not parser.head_done:
             parser.feed(self._head_bytes(sock))

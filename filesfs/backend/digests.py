@@ -20,7 +20,12 @@ _CRC = re.compile(r"crc32c=:([A-Za-z0-9+/=]*):")
 
 def digest_of(data: Buffer) -> str:
     """A Content-Digest value."""
-    return f"crc32c=:{base64.b64encode(_crc(data)).decode()}:"
+    return digest_item(crc32c.crc32c(data))
+
+
+def digest_item(crc: int) -> str:
+    """The value of a digest header for a crc32c that is known."""
+    return f"crc32c=:{base64.b64encode(crc.to_bytes(4, 'big')).decode()}:"
 
 
 def verify(headers: dict[str, str], data: Buffer) -> None:

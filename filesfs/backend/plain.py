@@ -312,7 +312,9 @@ class _PlainSession(HttpSession):
         self._keys = keys
         self._bucket = bucket
 
-    async def send(self, data: bytes | memoryview, *, final: bool = False) -> Entry | None:
+    async def send(
+        self, data: bytes | memoryview, *, final: bool = False, crc: int | None = None
+    ) -> Entry | None:
         try:
             return await super().send(data, final=final)
         finally:

@@ -8,7 +8,7 @@ safe: the implementation makes each of them so.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -33,13 +33,34 @@ class UploadSession(Protocol):
     def offset(self) -> int:
         """Bytes that the server has accepted."""
 
-    async def send(self, data: bytes | memoryview, *, final: bool = False) -> Entry | None:
+    async def send(
+        self, data: bytes | memoryview, *, final: bool = False, crc: int | None = None
+    ) -> Entry | None:
         """Append `data` at the offset; with `final` the length becomes known and the file commits.
 
         Resumes by itself after a broken connection: asks for the offset and sends the rest. Returns
         the committed entry when final, else None. Raises Gone when the session is lost (start
-        again).
+        again). `crc`: the crc32c of the whole file, which the server compares before it commits;
+        InvalidRequest when it has other bytes.
         """
+
+    @property
+    def pushes(self) -> bool:
+        """Whether `push` can be used."""
+
+    async def push(self, pieces: Sequence[bytes | memoryview], crc: int) -> int:
+        """Append bytes without waiting for the server's word; returns `crc` (crc32c) continued over
+        them.
+
+        They count once `settle` has returned, which comes before any other call. After Unavailable
+        from either, `recover` says where to go on. Raises Gone as `send` does.
+        """
+
+    async def settle(self) -> None:
+        """What was pushed is the server's, durably."""
+
+    async def recover(self) -> int:
+        """After Unavailable: the offset at which the server is, within its deadline."""
 
     async def copy_base(self, length: int) -> None:
         """Take the next `length` bytes from the version that the session was opened on.

@@ -16,7 +16,7 @@ import httpx
 
 from filesfs.backend.address import address_of
 from filesfs.backend.answers import Answer, check
-from filesfs.backend.bulk import WORTH_IT, BulkPool
+from filesfs.backend.bulk import WORTH_IT, BulkPool, Outgoing
 from filesfs.backend.connection import Buffer, RawAnswer
 from filesfs.backend.paths import target_of
 from filesfs.backend.pool import IDEMPOTENT, Pool
@@ -90,6 +90,34 @@ class Requester:
             raise _connection_error(error) from error
         return check(_answer(raw), only_error_objects=self.is_extended)
 
+    def sends_in_chunks(self, url: str) -> bool:
+        """Whether `begin` can send there."""
+        return self._large is not None and self.is_ours(url)
+
+    async def begin(self, request: Request) -> Outgoing:
+        """A request to a URL that is ours, whose body follows in chunks; see `sending`."""
+        assert self._large is not None
+        request = replace(request, target=target_of(request.target))
+        with connection_errors():
+            return await self._large.begin(self._head(request, chunked=True), self.settings.timeout)
+
+    @contextmanager
+    def sending(self, outgoing: Outgoing) -> Iterator[None]:
+        """Around each step of an outgoing request: raises as `once` does."""
+        try:
+            with connection_errors():
+                yield
+        except Unavailable:
+            if outgoing.answer is not None:  # the server has said why
+                check(_answer(outgoing.answer), only_error_objects=self.is_extended)
+            raise
+
+    async def finish(self, outgoing: Outgoing) -> Answer:
+        """End an outgoing request; its successful answer."""
+        with self.sending(outgoing):
+            raw = await outgoing.finish()
+        return check(_answer(raw), only_error_objects=self.is_extended)
+
     @asynccontextmanager
     async def stream(self, request: Request, stall: float) -> AsyncIterator[AsyncIterator[bytes]]:
         """An answer as it comes, on a connection of its own. Raises as `once` does."""
@@ -151,12 +179,14 @@ class Requester:
             )
         return self._elsewhere
 
-    def _head(self, request: Request) -> bytes:
+    def _head(self, request: Request, *, chunked: bool = False) -> bytes:
         lines = [f"{request.method} {request.target} HTTP/1.1\r\n", self._common]
         for name, value in request.headers.items():
             lines.append(f"{name}: {value}\r\n")
         length = _length(request.body)
-        if length or request.method in ("POST", "PUT", "PATCH"):
+        if chunked:
+            lines.append("Transfer-Encoding: chunked\r\n")
+        elif length or request.method in ("POST", "PUT", "PATCH"):
             lines.append(f"Content-Length: {length}\r\n")
         lines.append("\r\n")
         return "".join(lines).encode("latin-1")

@@ -7,15 +7,17 @@ parts are plain appended POSTs, all or nothing, and the size is known from the s
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import trio
 
 from filesfs.backend import parse
 from filesfs.backend.answers import Answer
+from filesfs.backend.bulk import Outgoing
 from filesfs.backend.connection import Buffer
-from filesfs.backend.digests import digest_of
+from filesfs.backend.digests import digest_item, digest_of
 from filesfs.backend.paths import with_query
 from filesfs.backend.requester import Request, Requester
 from filesfs.backend.retry import Tries, repeat
@@ -34,6 +36,7 @@ log = logging.getLogger(__name__)
 
 _CANCEL_TRIES = 4
 _CANCEL_PAUSE = 0.1  # seconds
+_CONTENT = {"Content-Type": "application/octet-stream"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +68,16 @@ class HttpSession:
         self._unsure = False  # a part's answer was lost: `_offset` may be too small
         self._entry: Entry | None = None
         self._progress = 0.0  # trio time at which the server last took something
+        self._outgoing: Outgoing | None = None  # while bytes are pushed
+        self._pushed = 0  # bytes, since the running request began
 
     @property
     def offset(self) -> int:
         return self._offset
 
-    async def send(self, data: bytes | memoryview, *, final: bool = False) -> Entry | None:
+    async def send(
+        self, data: bytes | memoryview, *, final: bool = False, crc: int | None = None
+    ) -> Entry | None:
         """Append `data`. See UploadSession; stalls count, not the total time."""
         end = self._offset + len(data)
         self._check_end(end, final=final)
@@ -84,11 +91,60 @@ class HttpSession:
             if self._unsure:
                 await self._find_offset(start, end)
             if self._entry is None and (final or self._offset < end):
-                await self._post(view[self._offset - start :], end if final else None)
+                await self._post(view[self._offset - start :], end if final else None, crc)
 
         with session_loss():
             await repeat(self._requester.policy, attempt, tries, lambda: self._progress)
         return self._committed() if final else None
+
+    @property
+    def pushes(self) -> bool:
+        return self._abilities.resume and self._requester.sends_in_chunks(self._url)
+
+    async def push(self, pieces: Sequence[bytes | memoryview], crc: int) -> int:
+        """One chunk of a request that stays open. See UploadSession."""
+        self._pushed += sum(map(len, pieces))
+        with session_loss(), self._broken_off():
+            if self._outgoing is None:
+                self._outgoing = await self._requester.begin(self._request(_CONTENT, b""))
+            with self._requester.sending(self._outgoing):
+                return await self._outgoing.send(pieces, crc)
+
+    async def settle(self) -> None:
+        """End the request that pushes. See UploadSession."""
+        if self._outgoing is None:
+            return
+        with session_loss(), self._broken_off():
+            await self._requester.finish(self._outgoing)
+        self._outgoing = None
+        self._offset, self._pushed = self._offset + self._pushed, 0
+
+    async def recover(self) -> int:
+        """Ask for the offset. See UploadSession."""
+        start, end = self._offset, self._offset + self._pushed
+        self._progress = trio.current_time()
+        with session_loss():
+            await repeat(
+                self._requester.policy,
+                lambda: self._find_offset(start, end),
+                None,
+                lambda: self._progress,
+            )
+        self._pushed = 0
+        return self._offset
+
+    @contextmanager
+    def _broken_off(self) -> Iterator[None]:
+        """If this raises, the request that pushes is at its end, and nobody knows where."""
+        try:
+            with _elsewhere():
+                yield
+        except BaseException:
+            self._unsure = True
+            if self._outgoing is not None:
+                self._outgoing.abandon()
+                self._outgoing = None
+            raise
 
     async def copy_base(self, length: int) -> None:
         """Take `length` bytes at the offset from the base version. See UploadSession."""
@@ -102,13 +158,16 @@ class HttpSession:
                 await self._find_offset(start, end)
             if self._offset < end:
                 left = str(end - self._offset)
-                await self._request({"Files-Copy-Base": left}, b"", end)
+                await self._ask({"Files-Copy-Base": left}, b"", end)
 
         with session_loss():
             await repeat(self._requester.policy, attempt, None, lambda: self._progress)
 
     async def cancel(self) -> None:
         """Give the session up; never raises. A server without cancel collects it by itself."""
+        if self._outgoing is not None:
+            self._outgoing.abandon()
+            self._outgoing = None
         if not self._abilities.cancel or self._entry is not None:
             return
         try:
@@ -137,26 +196,26 @@ class HttpSession:
             raise Unavailable("The server took the last part, but did not complete the upload.")
         return self._entry
 
-    async def _post(self, data: memoryview, total: int | None) -> None:
-        headers = {"Content-Type": "application/octet-stream"}
+    async def _post(self, data: memoryview, total: int | None, crc: int | None) -> None:
+        headers = dict(_CONTENT)
+        if self._abilities.digests and crc is not None:
+            headers["Repr-Digest"] = digest_item(crc)
         if self._abilities.digests and data:
             headers["Content-Digest"] = digest_of(data)
         if total is not None and self._size is None:
             headers["Upload-Length"] = str(total)
-        await self._request(headers, data, self._offset + len(data))
+        await self._ask(headers, data, self._offset + len(data))
 
-    async def _request(self, headers: Mapping[str, str], data: Buffer, end: int) -> None:
+    def _request(self, headers: Mapping[str, str], data: Buffer) -> Request:
         extra = {"Upload-Offset": str(self._offset)} if self._abilities.resume else {}
         url = with_query(self._url, "view=full") if self._abilities.full_entries else self._url
-        request = Request("POST", url, {**headers, **extra}, data, bulk=len(data) > 0)
+        return Request("POST", url, {**headers, **extra}, data, bulk=len(data) > 0)
+
+    async def _ask(self, headers: Mapping[str, str], data: Buffer, end: int) -> None:
         try:
-            answer = await self._requester.once_url(request)
-        except Conflict as error:
-            self._unsure = True
-            if error.reason not in ("offset", "busy", "complete", ""):
-                raise
-            raise Unavailable(f"The session is elsewhere: {error}", sent=False) from error
-        except (Unavailable, trio.Cancelled):
+            with _elsewhere():
+                answer = await self._requester.once_url(self._request(headers, data))
+        except (Conflict, Unavailable, trio.Cancelled):
             self._unsure = True
             raise
         self._offset, self._progress = end, trio.current_time()
@@ -186,6 +245,17 @@ class HttpSession:
         if not isinstance(body, dict) or not isinstance(body.get("offset"), int):
             raise Unavailable(f"The session's answer holds no offset: {str(body)[:200]}")
         return int(body["offset"])
+
+
+@contextmanager
+def _elsewhere() -> Iterator[None]:
+    """A session that is at another offset than we think: Unavailable, so that it is asked."""
+    try:
+        yield
+    except Conflict as error:
+        if error.reason not in ("offset", "busy", "complete", ""):
+            raise
+        raise Unavailable(f"The session is elsewhere: {error}", sent=False) from error
 
 
 class session_loss:  # noqa: N801  # reads as a statement

@@ -6,6 +6,7 @@ It must not open sessions or handle their errors: a commit and a stream do, each
 from __future__ import annotations
 
 import trio
+from crc32c import crc32c
 
 from filesfs.backend.protocol import UploadSession
 from filesfs.domain import Entry
@@ -18,18 +19,27 @@ _CANCEL_SECONDS = 5
 
 
 async def send_steps(
-    session: UploadSession, steps: list[Step], buffer: WriteBuffer, base: BaseReader
+    session: UploadSession,
+    steps: list[Step],
+    buffer: WriteBuffer,
+    base: BaseReader,
+    crc: int | None = None,
 ) -> Entry:
-    """Do the steps in order and complete the session with the last one."""
+    """Do the steps in order and complete the session with the last one.
+
+    `crc`: the crc32c of everything before the steps; then the whole is compared, none being copies.
+    """
     entry: Entry | None = None
     for number, step in enumerate(steps, start=1):
         if step.copy:
             await session.copy_base(step.length)
         else:
             data = await buffer.read_padded(step.start, step.length, base)
-            entry = await session.send(data, final=number == len(steps))
+            crc = None if crc is None else crc32c(data, crc)
+            final = number == len(steps)
+            entry = await session.send(data, final=final, crc=crc if final else None)
     if not steps or steps[-1].copy:
-        entry = await session.send(b"", final=True)
+        entry = await session.send(b"", final=True, crc=crc)
     if entry is None:
         raise Corrupted("the server took the last part of an upload and did not name the new file")
     return entry

@@ -10,9 +10,11 @@ from __future__ import annotations
 import logging
 
 import trio
+from crc32c import crc32c
 
 from filesfs.backend.protocol import FilesBackend, UploadSession
 from filesfs.domain import AttributeChange, Entry
+from filesfs.errors import Unavailable
 from filesfs.write.buffer import BaseReader, WriteBuffer
 from filesfs.write.plan import plan
 from filesfs.write.sending import cancel, send_steps
@@ -25,6 +27,11 @@ log = logging.getLogger(__name__)
 PARTS_AHEAD = 4
 # Each write waits this long at most: one that the kernel asked for must not run into its deadline.
 _ROOM_SECONDS = 1
+# Bytes that are worth a way to the sending thread; a fast writer makes more while it is there.
+_PUSH = 1 << 20
+# A writer who pauses leaves no request open: the server takes a silent one for lost.
+_PAUSE_SECONDS = 2
+_RESUMES = 6  # without coming any further, the last after 3 s
 
 
 class Stream:
@@ -44,10 +51,14 @@ class Stream:
         self._part_bytes = part_bytes
         self._session: UploadSession | None = None
         self._sent = 0
+        self._crc = 0  # crc32c of what is sent
+        self._recovered = -1  # where it went on last
+        self._vain = 0  # times in a row that it did not come further
         self._scope = trio.CancelScope()
         self._finishing = False
         self._idle = trio.Event()
-        self._news = trio.Event()  # replaced each time it is set
+        self._news: trio.Event | None = None  # while somebody waits
+        self._wanted = part_bytes  # bytes ahead that the feeder waits for
 
     # -- the feeder -------------------------------------------------------------------------------
     async def run(self) -> None:
@@ -75,14 +86,78 @@ class Stream:
             if_match=target.if_match,
             resource_id=target.resource_id,
         )
+        if self._session.pushes:
+            await self._feed_chunks(self._session)
+        else:
+            await self._feed_parts(self._session)
+
+    async def _feed_parts(self, session: UploadSession) -> None:
+        """A request for each part."""
         while not self._finishing:
             if self._ahead < self._part_bytes:
-                await self._news.wait()
+                await self._wait()
                 continue
             taken = self._buffer.take(self._sent, self._part_bytes)
-            await self._session.send(b"".join(taken))
+            await session.send(b"".join(taken))
             self._sent += self._part_bytes
             self.tell()
+
+    async def _feed_chunks(self, session: UploadSession) -> None:
+        """One request for as long as the writer writes."""
+        self._wanted = min(_PUSH, self._part_bytes)
+        settled = True
+        while not self._finishing or self._ahead >= self._wanted:
+            try:
+                if self._ahead >= self._wanted:
+                    settled = False
+                    await self._push(session)
+                elif settled:
+                    await self._wait()
+                else:
+                    settled = await self._wait_a_while(session)
+            except Unavailable as error:
+                await self._resume(session, error)
+        while not settled:
+            try:
+                await session.settle()
+                settled = True
+            except Unavailable as error:
+                await self._resume(session, error)
+                while self._ahead >= self._wanted:
+                    await self._push(session)
+
+    async def _push(self, session: UploadSession) -> None:
+        length = min(self._ahead, self._part_bytes)
+        pieces = self._buffer.take(self._sent, length)
+        self._crc = await session.push(pieces, self._crc)
+        self._sent += length
+        self.tell()
+
+    async def _wait_a_while(self, session: UploadSession) -> bool:
+        """Whether the writer paused, and nothing is under way any more."""
+        with trio.move_on_after(_PAUSE_SECONDS):
+            await self._wait()
+            return False
+        await session.settle()
+        return True
+
+    async def _resume(self, session: UploadSession, error: Unavailable) -> None:
+        """The connection broke, or the server was started anew: go on where it is."""
+        log.info("%s: upload ahead of close goes on: %s", self._target.location, error)
+        sent = await session.recover()
+        self._vain = self._vain + 1 if sent <= self._recovered else 0
+        self._recovered = sent
+        if self._vain > _RESUMES:
+            raise error
+        await trio.sleep(0.05 * 2**self._vain - 0.05)
+        crc = at = 0
+        while at < sent:
+            length = min(sent - at, self._part_bytes)
+            for piece in self._buffer.take(at, length):
+                crc = crc32c(piece, crc)
+            at += length
+            await trio.lowlevel.checkpoint()
+        self._sent, self._crc = sent, crc
 
     async def _leave(self, fed: bool) -> None:
         session = self._session
@@ -100,14 +175,30 @@ class Stream:
     # -- the writers' side ------------------------------------------------------------------------
     def tell(self) -> None:
         """Something changed: more bytes, or room for more."""
-        self._news.set()
-        self._news = trio.Event()
+        if self._news is not None:
+            self._news.set()
+            self._news = None
+
+    async def _wait(self) -> None:
+        if self._news is None:
+            self._news = trio.Event()
+        await self._news.wait()
+
+    def wrote(self) -> None:
+        """More bytes are there; wakes the feeder once they are enough."""
+        if self._ahead >= self._wanted:
+            self.tell()
+
+    @property
+    def is_behind(self) -> bool:
+        """The writer is far ahead of a stream that is alive."""
+        return self._ahead > PARTS_AHEAD * self._part_bytes and not self._idle.is_set()
 
     async def room(self) -> None:
-        """Wait a while if the writer is far ahead of a stream that is alive."""
+        """Wait a while if it is behind."""
         with trio.move_on_after(_ROOM_SECONDS):
-            while not self._idle.is_set() and self._ahead > PARTS_AHEAD * self._part_bytes:
-                await self._news.wait()
+            while self.is_behind:
+                await self._wait()
 
     def drop(self) -> None:
         """Give it up, without waiting."""
@@ -151,7 +242,8 @@ class Stream:
                 return None
             segments = self._buffer.layout(self._sent, self._buffer.size)
             rest = plan(segments, self._part_bytes, copy=False)
-            return await send_steps(self._session, rest, self._buffer, base)
+            crc = self._crc if self._session.pushes else None
+            return await send_steps(self._session, rest, self._buffer, base, crc)
         except BaseException:
             with trio.CancelScope(shield=True):
                 await self.void()

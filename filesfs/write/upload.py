@@ -16,7 +16,7 @@ import trio
 
 from filesfs.backend.protocol import FilesBackend
 from filesfs.domain import Entry, Kind
-from filesfs.errors import Conflict, Gone, NotFound, RequestError, Unsupported
+from filesfs.errors import Conflict, Gone, InvalidRequest, NotFound, RequestError, Unsupported
 from filesfs.wire import Extension
 from filesfs.write.buffer import BaseReader, WriteBuffer
 from filesfs.write.plan import COPY_AT_LEAST, plan
@@ -173,7 +173,7 @@ class Uploader:
             if buffer.run >= self._part_bytes and self._may_begin(buffer):
                 self._begin(buffer, target())
         elif buffer.intact:
-            stream.tell()
+            stream.wrote()
         else:
             stream.drop()
             self._let_go(buffer)
@@ -201,7 +201,7 @@ class Uploader:
     async def room(self, buffer: WriteBuffer) -> None:
         """Slow a writer that is far ahead of its stream."""
         stream = self._streams.get(buffer)
-        if stream is not None:
+        if stream is not None and stream.is_behind:
             await stream.room()
 
     async def discard(self, buffer: WriteBuffer) -> None:
@@ -224,7 +224,7 @@ class Uploader:
         generation = buffer.generation
         try:
             entry = await stream.finish(base)
-        except (Gone, Conflict) as error:
+        except (Gone, Conflict, InvalidRequest) as error:  # the last: bytes were garbled on the way
             log.info("%s: the upload ahead of close was lost: %s", target.location, error)
             return None
         if entry is None or stream.change == target.change:

@@ -334,7 +334,13 @@ class MemorySession:
     def offset(self) -> int:
         return len(self._content)
 
-    async def send(self, data: bytes | memoryview, *, final: bool = False) -> Entry | None:
+    pushes = False
+
+    async def settle(self) -> None: ...
+
+    async def send(
+        self, data: bytes | memoryview, *, final: bool = False, crc: int | None = None
+    ) -> Entry | None:
         await self._backend.faults.before("send", self._location)
         self._check(len(data))
         self._content += data

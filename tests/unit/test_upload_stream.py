@@ -22,6 +22,8 @@ from tests.unit.upload_server import EVERYTHING, Server
 
 pytestmark = pytest.mark.trio
 
+AWAY = Unavailable("away")
+
 
 class Writer:
     """A program that writes one file through the mount, as the file system does it."""
@@ -95,6 +97,79 @@ async def test_a_file_that_ends_with_a_part_and_one_that_ends_with_a_hole(
         buffer.truncate(PART + 10)
         await writer.commit()
     assert server.calls[-1] == "send 10 final"
+    assert server.files[WHERE][1] == writer.expected
+
+
+async def test_one_request_carries_what_is_written_meanwhile(buffer: WriteBuffer) -> None:
+    server = Server(pushes=True)
+    async with uploader(server) as up:
+        writer = Writer(up, buffer)
+        for number in range(50):
+            await writer.write(bytes([number]) * 49)
+        assert server.calls == ["open None", "push", "push"]
+        await writer.commit()
+        assert server.calls[3:] == ["settle", "send 450 final"]
+    assert server.files[WHERE][1] == writer.expected
+
+
+async def test_a_writer_who_pauses_leaves_no_request_open(
+    buffer: WriteBuffer, autojump_clock: trio.testing.MockClock
+) -> None:
+    server = Server(pushes=True)
+    async with uploader(server) as up:
+        up.note_write(buffer, target)
+        buffer.write(0, b"x" * 1500)
+        up.note_write(buffer, target)
+        await trio.sleep(10)
+        assert server.calls == ["open None", "push", "settle"]
+        buffer.write(1500, b"y" * 1500)
+        up.note_write(buffer, target)
+        await up.commit(buffer, target(), Nothing())
+    assert server.files[WHERE][1] == b"x" * 1500 + b"y" * 1500
+    assert len(server.sessions) == 1
+
+
+@pytest.mark.parametrize("call", ["push", "settle", "recover"])
+async def test_a_broken_request_goes_on_where_the_server_is(
+    buffer: WriteBuffer, call: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    server = Server(pushes=True, fault=failing("push" if call == "recover" else call, AWAY))
+    async with uploader(server) as up:
+        for start in range(0, 9000, 1500):
+            buffer.write(start, bytes([start // 1500]) * 1500)
+            up.note_write(buffer, target)
+            await trio.sleep(0.1)
+        await up.commit(buffer, target(), Nothing())
+    assert server.files[WHERE][1] == b"".join(bytes([number]) * 1500 for number in range(6))
+    assert "recover" in server.calls
+    assert len(server.sessions) == 1
+
+
+async def test_a_server_that_never_gets_further_is_given_up(
+    buffer: WriteBuffer, autojump_clock: trio.testing.MockClock
+) -> None:
+    def fault(call: str) -> None:
+        if call == "push":
+            server.sessions[0].flying.clear()  # nothing of it arrives
+            raise AWAY
+
+    server = Server(pushes=True, fault=fault)
+    async with uploader(server) as up:
+        buffer.write(0, b"x" * 3000)
+        up.note_write(buffer, target)
+        await up.commit(buffer, target(), Nothing())
+    assert server.sessions[0].cancelled
+    assert server.files[WHERE][1] == b"x" * 3000
+
+
+async def test_bytes_garbled_on_the_way_are_sent_again(buffer: WriteBuffer) -> None:
+    server = Server(pushes=True)
+    async with uploader(server) as up:
+        writer = Writer(up, buffer)
+        await writer.write(b"x" * 1500)
+        server.sessions[0].flying[7] ^= 1
+        await writer.commit()
+    assert [session.cancelled for session in server.sessions] == [True, False]
     assert server.files[WHERE][1] == writer.expected
 
 

@@ -55,11 +55,11 @@ _programs = st.lists(
 
 
 @settings(max_examples=150, deadline=None)
-@given(_programs)
+@given(_programs, st.booleans())
 async def test_whatever_a_program_does_the_commit_is_what_it_wrote(
-    program: list[tuple[str, int]],
+    program: list[tuple[str, int]], pushes: bool
 ) -> None:
-    server = Server(extensions=EVERYTHING - {Extension.RANGES_UPLOAD})
+    server = Server(extensions=EVERYTHING - {Extension.RANGES_UPLOAD}, pushes=pushes)
     with tempfile.TemporaryDirectory() as folder:
         async with uploader(server) as up:
             await _run_program(server, up, SpoolFolder(Path(folder)), program)
@@ -85,7 +85,8 @@ async def _run_program(
             case "wait":
                 await trio.testing.wait_all_tasks_blocked()
             case "fail":
-                server.fault = failing("send 1000", Unavailable("away"))
+                call = "push" if server.pushes else "send 1000"
+                server.fault = failing(call, Unavailable("away"))
             case "commit":
                 server.fault = lambda call: None
                 entry = await up.commit(buffer, target(entry), Reader(server, entry))

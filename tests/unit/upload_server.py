@@ -5,14 +5,15 @@ on demand.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import trio
+from crc32c import crc32c
 from msgspec.structs import replace
 
 from filesfs.domain import AttributeChange, Attributes, Entry, ETag, Kind, Location, ResourceId
-from filesfs.errors import Conflict, Gone, NotFound, PreconditionFailed, Unsupported
+from filesfs.errors import Conflict, Gone, InvalidRequest, NotFound, PreconditionFailed, Unsupported
 from filesfs.wire import Extension
 
 EVERYTHING = frozenset(Extension)
@@ -30,6 +31,7 @@ class Server:
     calls: list[str] = field(default_factory=list)
     fault: Callable[[str], None] = lambda call: None
     sessions: list[Session] = field(default_factory=list)
+    pushes: bool = False
     _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
     async def called(self, call: str) -> None:
@@ -176,16 +178,47 @@ class Session:
         self.commit = commit
         self.base = base
         self.data = bytearray()
+        self.flying = bytearray()
         self.cancelled = False
 
     @property
     def offset(self) -> int:
         return len(self.data)
 
-    async def send(self, data: bytes | memoryview, *, final: bool = False) -> Entry | None:
+    @property
+    def pushes(self) -> bool:
+        return self.server.pushes
+
+    async def push(self, pieces: Sequence[bytes | memoryview], crc: int) -> int:
+        assert not self.cancelled
+        for piece in pieces:
+            self.flying += piece
+            crc = crc32c(piece, crc)
+        await self.server.called("push")
+        return crc
+
+    async def settle(self) -> None:
+        if self.flying:
+            await self.server.called("settle")
+            self.data += self.flying
+            self.flying.clear()
+
+    async def recover(self) -> int:
+        """Half of what was on its way has arrived."""
+        self.data += self.flying[: len(self.flying) // 2]
+        self.flying.clear()
+        await self.server.called("recover")
+        return len(self.data)
+
+    async def send(
+        self, data: bytes | memoryview, *, final: bool = False, crc: int | None = None
+    ) -> Entry | None:
         await self.server.called(f"send {len(data)}{' final' if final else ''}")
         assert not self.cancelled
+        assert not self.flying
         self.data += data
+        if crc is not None and crc != crc32c(bytes(self.data)):
+            raise InvalidRequest("other bytes arrived")
         if not final:
             return None
         assert self.size in (None, len(self.data))
