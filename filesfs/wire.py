@@ -25,6 +25,11 @@ MimeType = Annotated[
 ]
 
 
+def is_registered(resource_id: str) -> bool:
+    """Whether it is in a registered location: such ids have a dot, others have none."""
+    return "." in resource_id
+
+
 class Extension(StrEnum):
     """The tokens of the `Files-Extensions` header, one for each row of the contract's part 2."""
 

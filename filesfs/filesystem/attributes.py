@@ -222,6 +222,7 @@ class AttributeView:
         present = self.xattrs(node)
         if value is None and name not in present:
             raise FileSystemError(errno.ENODATA)
+        self._need_catalog(node)
         if name.startswith(_TOLD):
             raise FileSystemError(errno.EPERM, "told by the server")
         total = sum(len(key) + len(data) for key, data in present.items())
@@ -233,6 +234,11 @@ class AttributeView:
         else:
             await self.set(node, AttributeChange(xattrs={name: value}))
 
+    def _need_catalog(self, node: Node) -> None:
+        """Told at once: a close() that the server refuses for an attribute would lose the data."""
+        if self._tree.registered(node):
+            raise FileSystemError(errno.ENOTSUP, "a registered location keeps no such attributes")
+
     async def set_acl(
         self, node: Node, name: str, value: bytes | None, *, keeps_setgid: bool
     ) -> None:
@@ -240,6 +246,8 @@ class AttributeView:
         change; a caller outside the file's group takes setgid off.
         """
         stored = self._stored(node)
+        if value is not None:
+            self._need_catalog(node)
         if value is None and name not in stored:
             return  # as with Linux's own file systems
         if name == acl.DEFAULT or value is None:

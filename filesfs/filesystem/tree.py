@@ -21,6 +21,7 @@ from filesfs.state import names
 from filesfs.state.directories import Directory, Stamp
 from filesfs.state.inodes import Node
 from filesfs.state.packed import Packed, pack
+from filesfs.wire import is_registered
 
 log = logging.getLogger(__name__)
 
@@ -107,6 +108,15 @@ class Tree:
             node = node.names[0][0]
         refused = node.entry is not None and node.entry.read_only
         return self._core.rules.read_only or refused
+
+    def registered(self, node: Node) -> bool:
+        """Whether it lies in a registered location. What is not there yet does if its directory
+        does.
+        """
+        while node.names and (node.entry is None or node.entry.resource_id is None):
+            node = node.names[0][0]
+        known = node.entry.resource_id if node.entry is not None else None
+        return known is not None and is_registered(known)
 
     # -- nodes ------------------------------------------------------------------------------------
     def adopt(self, parent: Node, name: bytes, entry: Entry) -> Node:

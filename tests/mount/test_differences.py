@@ -7,11 +7,14 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import struct
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
+import httpx
 import pytest
 
 from tests.mount.mounting import MountedFilesystem, mounted
@@ -158,3 +161,47 @@ def test_close_tells_that_the_server_did_not_take_it(tmp_path: Path) -> None:
         server.start()
         done = subprocess.run(["cp", "/bin/true", mount.path / "b/g"], timeout=60, check=False)
         assert done.returncode == 0
+
+
+# Type, permissions, who: the owner all, user 64999 reads and writes.
+ACL = struct.pack("<I", 2) + b"".join(
+    struct.pack("<HHI", *entry)
+    for entry in ((1, 7, 0xFFFFFFFF), (2, 6, 64999), *((t, 6, 0xFFFFFFFF) for t in (4, 16, 32)))
+)
+
+
+def test_registered_locations_say_what_they_cannot(tmp_path: Path) -> None:
+    from tests.server.running import running_server
+
+    (tmp_path / "root/desk/sub").mkdir(parents=True)
+    with running_server(tmp_path / "data", file_root=[str(tmp_path / "root")]) as server:
+        uri = quote(f"file://{tmp_path}/root/desk", safe="")
+        with httpx.Client(trust_env=False) as client:
+            client.put(f"{server.url}/v1/files/{uri}?mode=rw").raise_for_status()
+        for source, below in ((server.url, "desk/sub"), (f"{server.url}/desk/sub", "")):
+            with mounted(source, tmp_path, "xattr", "allow_other") as mount:
+                _refuses(mount.path / below)
+
+
+def _refuses(folder: Path) -> None:
+    (folder / "f").write_text("content")
+    for refused, call in (
+        ("EXDEV", lambda: (folder / "f").rename(folder / "g")),
+        ("EPERM", lambda: os.link(folder / "f", folder / "g")),
+        ("ENOTSUP", lambda: (folder / "g").symlink_to("f")),
+        ("ENOTSUP", lambda: os.mkfifo(folder / "g")),
+        ("ENOTSUP", lambda: os.setxattr(folder / "f", "user.x", b"1")),
+        ("ENOTSUP", lambda: os.setxattr(folder / "f", "system.posix_acl_access", ACL)),
+        ("ENOTSUP", lambda: os.setxattr(folder, "system.posix_acl_default", ACL)),
+    ):
+        assert failure(call) == refused
+    with (folder / "f").open("w") as stream:
+        stream.write("written")
+        assert failure(lambda: os.setxattr(stream.fileno(), "user.x", b"1")) == "ENOTSUP"
+    with (folder / "new").open("w") as stream:
+        stream.write("new")
+        assert failure(lambda: os.setxattr(stream.fileno(), "user.x", b"1")) == "ENOTSUP"
+    assert (folder / "f").read_text() == "written"
+    assert (folder / "new").read_text() == "new"
+    (folder / "f").unlink()
+    (folder / "new").unlink()
