@@ -21,7 +21,7 @@ import msgspec
 import pyfuse3
 import trio
 
-from filesfs import control, notify
+from filesfs import control, notify, watchdog
 from filesfs.backend.http import HttpBackend, connect_backend
 from filesfs.backend.settings import BackendSettings
 from filesfs.config import MountSettings
@@ -234,12 +234,13 @@ async def _mounted(settings: MountSettings, filesystem: Filesystem, stop: _Stop)
 
 
 async def _announce(mountpoint: Path, ready: Callable[[], None]) -> None:
-    """Ready means that the mount has answered."""
+    """Ready means that the mount has answered. Afterwards the watchdog asks it again and again."""
     with trio.fail_after(_ANSWER_SECONDS):
         status = await trio.to_thread.run_sync(os.stat, mountpoint, abandon_on_cancel=True)
     await trio.to_thread.run_sync(_raise_readahead, status.st_dev)
     ready()
     notify.ready()
+    await watchdog.run(lambda: watchdog.session_answers(mountpoint))
 
 
 def _raise_readahead(device: int) -> None:
@@ -275,6 +276,7 @@ def _commands(settings: MountSettings, filesystem: Filesystem) -> Mapping[str, c
             "pid": os.getpid(),
             "uptime_seconds": round(time.time() - started),
             "feed": core.directories.feed,
+            "tasks": trio.lowlevel.current_statistics().tasks_living,
             "inodes": len(core.inodes),
             "open_files": len(filesystem.files.handles),
             "cached_bytes": core.blocks.used_bytes,

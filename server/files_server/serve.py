@@ -129,11 +129,13 @@ async def _serve(settings: Settings) -> None:
         server = _granian(edge.logged(running, settings, lines), listening, settings)
         serving = asyncio.create_task(server.serve())
         stopped = asyncio.create_task(stop.wait())
+        watchdog = asyncio.create_task(_watchdog(serving))
         print(f"listening on {listener.bound_url(listening, settings)}", flush=True)
         _notify("READY=1")
         await asyncio.wait({serving, stopped}, return_when=asyncio.FIRST_COMPLETED)
         _notify("STOPPING=1")
         await _stop(server, serving, running)
+        watchdog.cancel()
         stopped.cancel()
 
 
@@ -216,6 +218,17 @@ def _notify(state: str) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender, suppress(OSError):
         sender.connect(address)
         sender.sendall(state.encode())
+
+
+async def _watchdog(serving: asyncio.Task[None]) -> None:
+    """Tells systemd that the loop runs and Granian serves, if WatchdogSec= asks for it."""
+    microseconds = os.environ.get("WATCHDOG_USEC", "")
+    mine = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+    if not mine or not microseconds.isdecimal():
+        return
+    while not serving.done():
+        _notify("WATCHDOG=1")
+        await asyncio.sleep(int(microseconds) / 4_000_000)  # two may get lost
 
 
 def _is_loopback(host: str) -> bool:

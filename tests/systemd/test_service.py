@@ -59,6 +59,26 @@ def test_the_server_is_back_after_kill_9_and_the_mount_stays(machine: Machine) -
     assert machine.main_pid("filesfs") == mount
 
 
+def test_a_mount_that_hangs_is_restarted(machine: Machine) -> None:
+    """Only one that hangs: it reports to systemd's watchdog while it lives."""
+    folder = "/run/systemd/system/filesfs.service.d"
+    lines = "[Service]\nWatchdogSec=4\nTimeoutAbortSec=2\n"  # a stopped process ignores SIGABRT
+    machine.run("mkdir", "-p", folder)
+    machine.run("bash", "-c", f"printf '{lines}' > {folder}/test.conf")
+    try:
+        machine.run("systemctl", "daemon-reload")
+        machine.run("systemctl", "restart", "filesfs")
+        before = machine.main_pid("filesfs")
+        machine.run("sleep", "8")
+        assert machine.main_pid("filesfs") == before
+        machine.run("kill", "-STOP", before)
+        machine.wait_active("filesfs", not_pid=before)
+        machine.run("mkdir", "/mnt/files/watched")
+    finally:
+        machine.run("rm", "-r", folder)
+        machine.run("systemctl", "daemon-reload")
+
+
 def test_a_stop_in_the_middle_of_a_copy_loses_nothing_acknowledged(machine: Machine) -> None:
     """A file counts as acknowledged once its copy has ended well: then its name is noted."""
     machine.run("mkdir", "/mnt/files/stopped")
