@@ -278,7 +278,7 @@ def session_url(body: object) -> str:
     """The URL of a FileUploadResponse."""
     if isinstance(body, dict) and isinstance(body.get("url"), str):
         return str(body["url"])
-    raise Unavailable(f"The upload session's answer holds no url: {str(body)[:200]}")
+    raise Unavailable(f"The upload session's answer holds no url: {parse.shape(body)}")
 
 
 def _conditions(only_new: bool, if_match: ETag | None) -> dict[str, str]:

@@ -210,4 +210,11 @@ def _decoded(value: str) -> bytes:
 
 
 def _malformed(body: object, error: Exception) -> Unavailable:
-    return Unavailable(f"The answer lacks what the API promises ({error!r}): {str(body)[:200]}")
+    return Unavailable(f"The answer lacks what the API promises ({error!r}): {shape(body)}")
+
+
+def shape(body: object) -> str:
+    """What an answer is like, for a message: without values, since a url may be signed."""
+    if isinstance(body, dict):
+        return f"an object of {', '.join(map(str, body))}"[:200] if body else "an empty object"
+    return type(body).__name__

@@ -243,7 +243,7 @@ class HttpSession:
                 return int(offset)
         body = (await self._requester.once_url(Request("GET", self._url))).json()
         if not isinstance(body, dict) or not isinstance(body.get("offset"), int):
-            raise Unavailable(f"The session's answer holds no offset: {str(body)[:200]}")
+            raise Unavailable(f"The session's answer holds no offset: {parse.shape(body)}")
         return int(body["offset"])
 
 

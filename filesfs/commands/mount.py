@@ -195,6 +195,6 @@ def _log_to_stderr(level: str) -> None:
     logging.basicConfig(
         level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    if level != "debug":  # a line for each request would drown ours
-        logging.getLogger("httpx").setLevel("WARNING")
-        logging.getLogger("httpcore").setLevel("WARNING")
+    # They write whole URLs, and those of other storage are signed: never, not at debug either.
+    logging.getLogger("httpx").setLevel("WARNING")
+    logging.getLogger("httpcore").setLevel("WARNING")

@@ -56,6 +56,7 @@ class PlainServer:
         self.sessions: dict[str, Session] = {}
         self.honour_range = honour_range
         self.token = token
+        self.url_query = ""  # what a signed url ends with, "?signature=..."
         self.requests: list[tuple[str, str]] = []
         self.lock = threading.RLock()
         server = self
@@ -135,7 +136,7 @@ class PlainServer:
             "bucket": bucket,
             "key": key,
             "mime_type": stored.mime_type,
-            "url": f"{self.url}/content/{bucket}/{key}",
+            "url": f"{self.url}/content/{bucket}/{key}{self.url_query}",
             "bytes": len(stored.content),
             "created_at": stored.created_at,
         }

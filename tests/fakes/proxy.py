@@ -118,8 +118,13 @@ class FaultProxy:
     @classmethod
     def to(cls, url: str) -> FaultProxy:
         """A proxy to the server at an http:// URL."""
+        return cls("", 0).forward(url)
+
+    def forward(self, url: str) -> FaultProxy:
+        """To this server from now on. One that hands out URLs has to know the proxy's first."""
         parts = urlsplit(url)
-        return cls(parts.hostname or "127.0.0.1", parts.port or 80)
+        self._upstream = (parts.hostname or "127.0.0.1", parts.port or 80)
+        return self
 
     def __enter__(self) -> FaultProxy:
         threading.Thread(target=self._accept, daemon=True).start()

@@ -15,8 +15,9 @@ import httpx
 import pytest
 
 from tests.fakes.proxy import FaultProxy
+from tests.fault.between import server_behind_proxy
 from tests.mount.mounting import MountedFilesystem, mounted
-from tests.server.running import RunningServer, running_server
+from tests.server.running import RunningServer
 
 MIB = 1 << 20
 SIZE = 3 * MIB + 1000
@@ -42,8 +43,7 @@ class Place:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     folder = tmp_path_factory.mktemp("damage")
     with (
-        running_server(folder / "data") as server,
-        FaultProxy.to(server.url) as proxy,
+        server_behind_proxy(folder / "data") as (server, proxy),
         mounted(proxy.url, folder, f"timeout={TIMEOUT}", "cache_size=1M") as mount,
     ):
         (mount.path / "damage").mkdir()

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.fakes.proxy import FaultProxy, Stall
+from tests.fakes.proxy import Stall
+from tests.fault.between import server_behind_proxy
 from tests.mount.mounting import MountedFilesystem, mounted
-from tests.server.running import RunningServer, running_server
+from tests.server.running import RunningServer
 
 TRUST = ("attr_timeout=60", "entry_timeout=60")
 
@@ -29,7 +30,7 @@ class Place:
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     folder = tmp_path_factory.mktemp("late")
-    with running_server(folder / "data") as server, FaultProxy.to(server.url) as proxy:
+    with server_behind_proxy(folder / "data") as (server, proxy):
         proxy.always(Stall(), path="changes=1")
         with mounted(proxy.url, folder, *TRUST) as mount:
             place = Place(server, mount)

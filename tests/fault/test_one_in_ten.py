@@ -28,8 +28,9 @@ from tests.fakes.proxy import (
     Reset,
     Truncate,
 )
+from tests.fault.between import server_behind_proxy
 from tests.mount.mounting import MountedFilesystem, mounted
-from tests.server.running import RunningServer, running_server
+from tests.server.running import RunningServer
 
 WORKERS = 3
 STEPS = 40
@@ -127,8 +128,7 @@ class Place:
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Place]:
     with (
-        running_server(tmp_path / "data") as server,
-        FaultProxy.to(server.url) as proxy,
+        server_behind_proxy(tmp_path / "data") as (server, proxy),
         mounted(proxy.url, tmp_path, "timeout=30", "cache_size=4M") as mount,
     ):
         (mount.path / "tenth").mkdir()

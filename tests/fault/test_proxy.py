@@ -22,8 +22,9 @@ from tests.fakes.proxy import (
     Stall,
     Truncate,
 )
+from tests.fault.between import server_behind_proxy
 from tests.mount.mounting import MountedFilesystem, mounted
-from tests.server.running import RunningServer, running_server
+from tests.server.running import RunningServer
 
 TIMEOUT = 3
 SLACK = 3.0  # seconds beyond the deadline that a busy machine may take
@@ -54,8 +55,7 @@ class Place:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     folder = tmp_path_factory.mktemp("proxy")
     with (
-        running_server(folder / "data") as server,
-        FaultProxy.to(server.url) as proxy,
+        server_behind_proxy(folder / "data") as (server, proxy),
         mounted(proxy.url, folder, f"timeout={TIMEOUT}", "cache_size=1M") as mount,
     ):
         place = Place(server, proxy, mount)
