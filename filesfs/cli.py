@@ -167,6 +167,9 @@ def up(
     listen: Annotated[
         str, typer.Option(help="HOST:PORT for other clients too (default: a socket)")
     ] = "",
+    keep_deleted: Annotated[
+        str, typer.Option(help="how long deleted files can be undeleted, as 7d (default: not)")
+    ] = "",
 ) -> None:
     """A server on a local data folder and its mount, until Ctrl-C."""
     from filesfs.commands import up as running
@@ -176,6 +179,7 @@ def up(
         folder=Path(os.path.abspath(folder or running.state_folder())),
         listen=listen,
         options=given,
+        keep_deleted=keep_deleted,
     )
     code = running.run(place, _say, lambda source: _welcome(place, source))
     raise typer.Exit(code)

@@ -45,12 +45,14 @@ def default_mountpoint() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What `up` was asked for. `listen` "" means a socket in the state folder."""
+    """What `up` was asked for. `listen` "" means a socket in the state folder, `keep_deleted` ""
+    what the environment says."""
 
     mountpoint: Path
     folder: Path
     listen: str
     options: Sequence[str]
+    keep_deleted: str = ""
 
     @property
     def data_dir(self) -> Path:
@@ -105,6 +107,8 @@ def _server(place: Place) -> Iterator[tuple[subprocess.Popen[str], str]]:
     log = place.server_log
     rotate(log)
     command = [sys.executable, "-m", "files_server.serve", "--data-dir", str(place.data_dir)]
+    if place.keep_deleted:
+        command += ["--keep-deleted", place.keep_deleted]
     with log.open("a") as output:
         server = subprocess.Popen(
             [*command, "--listen", listen],

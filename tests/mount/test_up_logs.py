@@ -1,4 +1,4 @@
-"""`filesfs up` keeps its logs small while it runs, and clears old cache folders away."""
+"""`filesfs up`: its logs stay small, old cache folders go, what is deleted can be kept."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from filesfs.commands.logfiles import LOG_BYTES
 from tests.mount.mounting import detach
 
 
-def test_the_servers_log_is_put_aside_and_an_old_cache_folder_goes(tmp_path: Path) -> None:
+def test_what_it_keeps_and_what_it_clears_away(tmp_path: Path) -> None:
     place, state, caches = tmp_path / "mnt", tmp_path / "state", tmp_path / "caches"
     old = caches / f"{7:016x}"
     (old / "spool").mkdir(parents=True)
@@ -21,6 +21,7 @@ def test_the_servers_log_is_put_aside_and_an_old_cache_folder_goes(tmp_path: Pat
     for path in (old / "spool", old / "lock", old):
         os.utime(path, (1, 1))
     command = [sys.executable, "-m", "filesfs.cli", "up", str(place), "--state-dir", str(state)]
+    command += ["--keep-deleted", "7d"]
     environment = {**os.environ, "CACHE_DIRECTORY": str(caches)}
     log = state / "server.log"
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as up:
@@ -40,6 +41,9 @@ def test_the_servers_log_is_put_aside_and_an_old_cache_folder_goes(tmp_path: Pat
                 assert time.monotonic() < deadline, log.read_text()
                 time.sleep(0.1)
             assert [path.is_dir() for path in caches.iterdir()] == [True]
+            (place / "bucket" / "file").unlink()
+            undelete = [*command[:3], "undelete", str(place / "bucket" / "file"), "--restore"]
+            assert b"restored: bucket/file" in subprocess.run(undelete, capture_output=True).stdout
             up.send_signal(signal.SIGTERM)
             assert up.wait(60) == 0
         finally:

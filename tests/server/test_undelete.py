@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -270,6 +271,24 @@ def test_the_command_replaces_when_told(
     [first] = [one for one in kept(client, bucket) if one["bytes"] == 3]
     assert command(place, "--overwrite", "--version", first["etag"].strip('"')).returncode == 0
     assert client.get(f"{bucket}/f?alt=media").content == b"one"
+
+
+def test_a_registered_location_keeps_nothing(tmp_path: Path, data_dir: Path) -> None:
+    (tmp_path / "root" / "place").mkdir(parents=True)
+    (tmp_path / "root" / "place" / "f").write_text("x")
+    with (
+        running_server(data_dir, keep_deleted="1d", file_root=[str(tmp_path / "root")]) as server,
+        httpx.Client(base_url=f"{server.url}/v1/files/", trust_env=False) as client,
+    ):
+        etag = put(client, "b/f", b"x")
+        client.delete("b/f").raise_for_status()
+        uri = quote(f"file://{tmp_path}/root/place", safe="")
+        client.put(f"{uri}?mode=rw").raise_for_status()
+        client.delete("place/f").raise_for_status()
+        assert kept(client, "place") == []
+        assert undelete(client, "place/f", etag).status_code == 501
+        listed = command(f"{server.url}/place")
+        assert (listed.returncode, listed.stdout.count("nothing that was deleted")) == (0, 1)
 
 
 def test_long_lists_come_in_pages(client: httpx.Client, bucket: str) -> None:

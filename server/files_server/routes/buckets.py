@@ -49,10 +49,10 @@ class _Wanted:
 @router.head("/v1/files/{bucket}", include_in_schema=False)
 async def list_files(request: Request) -> Response:
     target = asking.target_of(request)
-    if located := await asking.registered_answer(request, target):
-        return located
     if request.query_params.get("deleted"):
         return deleted.files(request, target.bucket)
+    if located := await asking.registered_answer(request, target):
+        return located
     services, wanted = asking.services_of(request), _wanted(request, check_bucket(target.bucket))
     number = services.catalog.latest  # before it is read: what comes later may be missing
     node = nodes.find(services.catalog.reader, wanted.bucket)

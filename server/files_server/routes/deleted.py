@@ -7,6 +7,7 @@ bringing it back takes the right to write, too.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from fastapi import APIRouter
@@ -18,7 +19,7 @@ from files_server import auth
 from files_server.access import require
 from files_server.auth import Right
 from files_server.catalog import keeping, undelete
-from files_server.catalog.undelete import Deleted
+from files_server.catalog.undelete import Deleted, DeletedBucket
 from files_server.errors import ApiError, not_found, shown
 from files_server.names import check_bucket, check_key
 from files_server.routes import asking
@@ -29,10 +30,15 @@ router = APIRouter()
 _MOST = 1000  # entries in one answer
 
 
-def buckets(request: Request) -> Response:
+async def buckets(request: Request) -> Response:
     """`GET /v1/files?deleted=1`."""
-    rows = undelete.buckets(asking.services_of(request).catalog.reader)
-    grant = auth.current()
+    catalog, grant = asking.services_of(request).catalog, auth.current()
+
+    def counted() -> list[DeletedBucket]:  # over all that is kept, which takes a while
+        with catalog.snapshot() as connection:
+            return undelete.buckets(connection)
+
+    rows = await asyncio.to_thread(counted)
     visible = [row._asdict() for row in rows if grant.allows(Right.DELETE, row.name)]
     return asking.answer(request, {"data": visible})
 

@@ -39,7 +39,7 @@ async def read(request: Request) -> Response:
     if query.get("changes"):
         return _changes(request)
     if query.get("deleted"):
-        return deleted.buckets(request)
+        return await deleted.buckets(request)
     if query.get("usage"):
         return await _usage(request)
     return _buckets(request)
