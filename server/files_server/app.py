@@ -87,6 +87,7 @@ class RawPaths:
             target = parse_path(scope.get("raw_path") or scope["path"].encode())
             if target is not None:
                 scope["files.target"] = target
+                scope["files.services"] = self._app.state.services
                 scope["path"] = target.kind.value
                 handler = self._handlers.get((target.kind, scope["method"]))
                 scope["app"] = self._app

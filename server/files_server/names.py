@@ -17,6 +17,7 @@ SEGMENT_BYTES = 1_024  # what a 255-byte Linux name can escape to
 _BUCKET = re.compile(r"[A-Za-z0-9_-]{1,255}\Z")
 _KEY = re.compile(r"[A-Za-z0-9_\-/.]*\Z")
 _SESSION = re.compile(r"[A-Za-z0-9_-]{1,128}\Z")
+_BARE_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:\Z")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
 
 
@@ -78,6 +79,8 @@ def check_key(key: str, *, directory: bool = False) -> str:
 def parse_path(raw_path: bytes) -> Target | None:
     """What a raw request path addresses; None when it is not one of the Files API's."""
     segments = raw_path.partition(b"?")[0].split(b"/")
+    if segments[1:3] == [b"v1", b"files"]:  # as nearly every client writes it
+        return None if segments[0] else _target(segments[3:])
     if len(segments) > 2 and unquote_to_bytes(segments[1]) == b"v1":
         del segments[1]
     if len(segments) < 2 or segments[0] or unquote_to_bytes(segments[1]) != b"files":
@@ -114,7 +117,9 @@ def _target(segments: list[bytes]) -> Target:
     bucket, rest = decoded[0], decoded[1:]
     if bucket.startswith("session:"):
         return _session(bucket.removeprefix("session:"), rest)
-    if re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*:", bucket):  # an unencoded PUT /files/s3://b is op 8
+    if bucket.endswith(":") and _BARE_SCHEME.match(
+        bucket
+    ):  # an unencoded PUT /files/s3://b is op 8
         return Target(Kind.BUCKET, "/".join(decoded))
     if rest in ([], [""]):
         return Target(Kind.BUCKET, bucket)

@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
-from files_server.asgi import App, Message, Receive, Scope, Send, refuse
+from files_server.asgi import App, Receive, Scope, Send, refuse
+
+ENDLESS = "files_server.endless"  # in the scope of a request whose answer does not end by itself
 
 
 class Running:
@@ -17,8 +19,7 @@ class Running:
 
     def __init__(self, app: App) -> None:
         self._app = app
-        self._tasks: set[asyncio.Task[object]] = set()
-        self._streams: set[asyncio.Task[object]] = set()  # invariant: a subset of _tasks
+        self._tasks: dict[asyncio.Task[object], Scope] = {}
         self._stopping = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -34,8 +35,9 @@ class Running:
     async def drain(self, seconds: float) -> None:
         """End the event streams now, wait for the other requests, cancel what is left then."""
         self._stopping = True
-        for task in list(self._streams):
-            task.cancel()
+        for task, scope in self._tasks.items():
+            if ENDLESS in scope:
+                task.cancel()
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=seconds)
             for task in late:
@@ -46,32 +48,14 @@ class Running:
     async def _run(
         self, task: asyncio.Task[object], scope: Scope, receive: Receive, send: Send
     ) -> None:
-        started = False
-
-        async def watched(message: Message) -> None:
-            nonlocal started
-            if message["type"] == "http.response.start":
-                started = True
-                if _is_stream(message):
-                    self._streams.add(task)
-            await send(message)
-
-        self._tasks.add(task)
+        self._tasks[task] = scope
         try:
-            await self._app(scope, receive, watched)
+            await self._app(scope, receive, send)
         except asyncio.CancelledError:
-            if not self._stopping or task not in self._streams or not started:
+            if not self._stopping or ENDLESS not in scope:
                 raise
             task.uncancel()
             with suppress(Exception):  # the client may be gone; else it sees the stream's clean end
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
-            self._tasks.discard(task)
-            self._streams.discard(task)
-
-
-def _is_stream(message: Message) -> bool:
-    return any(
-        name.lower() == b"content-type" and value.startswith(b"text/event-stream")
-        for name, value in message["headers"]
-    )
+            del self._tasks[task]

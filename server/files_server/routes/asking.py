@@ -26,7 +26,8 @@ _ORIGIN = re.compile(r"[A-Za-z0-9_-]{0,64}\Z")
 
 
 def services_of(request: Request) -> Services:
-    return cast("Services", request.app.state.services)
+    found = request.scope.get("files.services") or request.app.state.services
+    return cast("Services", found)
 
 
 def target_of(request: Request) -> Target:

@@ -15,6 +15,7 @@ from files_server.catalog import listing
 from files_server.catalog.totals import Totals, totals
 from files_server.routes import asking, deleted, sessions
 from files_server.routes.describing import described
+from files_server.running import ENDLESS
 from filesfs.wire import (
     Extension,
     FileUploadResponse,
@@ -99,4 +100,5 @@ def _changes(request: Request) -> Response:
         services.catalog, after, lambda bucket: grant.allows(Right.READ, bucket), without
     )
     headers = {"Cache-Control": "no-store", "Files-Cursor": services.catalog.cursor_at(after)}
+    request.scope[ENDLESS] = True
     return StreamingResponse(stream, 200, headers, "text/event-stream")
