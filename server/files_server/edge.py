@@ -24,7 +24,7 @@ def wrap(app: App, settings: Settings) -> App:
     tokens = auth.Tokens(settings.tokens_file, warn=lambda text: logs.event("error", text))
     key = auth.signing_key(settings.data_dir / KEY_FILE) if tokens.asked_for else b""
     signer = auth.Signer(key, settings.url_seconds)
-    limited = BodyLimits(app, settings.max_json_bytes)
+    limited = BodyLimits(app, settings.max_json_bytes, settings.body_idle_seconds)
     return Access(limited, tokens, signer, settings.base_url)
 
 

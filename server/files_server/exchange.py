@@ -62,6 +62,8 @@ class Request(requests.Request):
 class Answer(Response):
     """Status, headers and a whole body, as bytes."""
 
+    background = None  # FastAPI asks, for the routes that still go through it
+
     def __init__(self, status: int, headers: RawHeaders, body: bytes = b"") -> None:
         self.status_code = status
         self.raw_headers = headers

@@ -3,10 +3,9 @@
 It must not limit content: uploads are bounded by their session's size, where that is known.
 
 Where each limit is enforced: connections by Granian (`backpressure`), further ones wait in the
-kernel's queue; the header's time (15 s) and size (about 400 KiB) by Granian; a body's idle time
-and the size of JSON here; open sessions where they are made. Not limited: the time a client takes
-to read an answer, since Granian sends files by itself and tells nothing of it. A slow reader
-holds a connection, not memory.
+kernel's queue; the header's time and size (about 400 KiB) by Granian; a body's idle time and the
+size of JSON here; open sessions where they are made; clients that do not take their answer by the
+kernel (`listener.py`), since Granian sends files by itself and tells nothing of it.
 """
 
 from __future__ import annotations
@@ -17,15 +16,11 @@ from starlette.exceptions import HTTPException
 
 from files_server.asgi import App, Message, Receive, Scope, Send, header, refuse
 
-BODY_IDLE_SECONDS = 60.0  # a body of which nothing arrives for so long: its client is gone
-
 
 class BodyLimits:
     """Middleware. Refuses oversized JSON (413), treats an idle body as a lost connection."""
 
-    def __init__(
-        self, app: App, max_json_bytes: int, idle_seconds: float = BODY_IDLE_SECONDS
-    ) -> None:
+    def __init__(self, app: App, max_json_bytes: int, idle_seconds: float = 60.0) -> None:
         self._app = app
         self._max = max_json_bytes
         self._idle = idle_seconds

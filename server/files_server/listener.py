@@ -25,6 +25,11 @@ def bind(settings: Settings) -> socket.socket:
     """A listening, non-blocking socket for `settings.listen`. Raises ListenError."""
     path = settings.socket_path
     listening = _bind_unix(path) if path is not None else _bind_tcp(*settings.address)
+    if path is None:
+        # Connections inherit it. It counts while the client's window is closed, so it ends who
+        # takes nothing, or a byte now and then, but not who is merely slow.
+        milliseconds = settings.send_idle_seconds * 1000
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
     listening.listen(BACKLOG)
     listening.setblocking(False)
     return listening

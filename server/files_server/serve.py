@@ -35,7 +35,6 @@ from files_server.settings import Settings, SettingsError, load
 
 USAGE, ADDRESS, DATA_FOLDER, UNEXPECTED = 2, 3, 4, 1  # exit codes
 DRAIN_SECONDS = 10.0  # for running requests; systemd's default stop timeout is 90 s
-_HEADER_MILLISECONDS = 15_000  # a client that sends its header more slowly is cut off
 
 
 class ServeError(Exception):
@@ -104,7 +103,7 @@ class _Embedded(Server):
             log_enabled=False,
             backlog=listener.BACKLOG,
             backpressure=settings.max_connections,
-            http1_settings=HTTP1Settings(header_read_timeout=_HEADER_MILLISECONDS),
+            http1_settings=HTTP1Settings(header_read_timeout=settings.header_seconds * 1000),
             ssl_cert=settings.tls_cert,
             ssl_key=settings.tls_key,
         )

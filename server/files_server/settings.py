@@ -83,6 +83,17 @@ class Settings(BaseModel):
         ge=1,
         description="Connections served at a time; further ones wait to be accepted.",
     )
+    header_seconds: int = Field(
+        default=15, ge=1, description="A request's header that takes longer ends its connection."
+    )
+    body_idle_seconds: int = Field(
+        default=60, ge=1, description="A body of which nothing arrives for so long is given up."
+    )
+    send_idle_seconds: int = Field(
+        default=60,
+        ge=1,
+        description="A client that takes nothing of its answer for so long is cut off (TCP only).",
+    )
     tokens_file: Path | None = Field(
         default=None,
         description="Bearer tokens, one a line (see auth.py). Without it nobody is asked.",
