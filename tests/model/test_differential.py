@@ -115,7 +115,7 @@ LIKE_THIS = settings(
 )
 
 
-@pytest.mark.timeout(3600 if EXAMPLES else 120)
+@pytest.mark.timeout(3600 if EXAMPLES else 300)
 @settings(LIKE_THIS, max_examples=EXAMPLES or 60)
 @given(walk=st.lists(steps, min_size=15, max_size=50))
 def test_random_steps(module_place: Path, beside: Path, walk: list[Step]) -> None:
@@ -123,7 +123,7 @@ def test_random_steps(module_place: Path, beside: Path, walk: list[Step]) -> Non
         compare_to_the_end(Side(one), Side(two), walk)
 
 
-@pytest.mark.timeout(3600 if EXAMPLES else 120)
+@pytest.mark.timeout(3600 if EXAMPLES else 300)
 @settings(LIKE_THIS, max_examples=EXAMPLES or 25)
 @given(walk=st.lists(steps, min_size=20, max_size=50))
 def test_random_steps_of_processes(
@@ -136,7 +136,7 @@ def test_random_steps_of_processes(
         compare_to_the_end(Actors(processes[0], one), Actors(processes[1], two), walk)
 
 
-@pytest.mark.timeout(3600 if EXAMPLES else 120)
+@pytest.mark.timeout(3600 if EXAMPLES else 300)
 @settings(LIKE_THIS, max_examples=EXAMPLES or 6)
 @given(lives=st.lists(st.lists(steps, min_size=5, max_size=20), min_size=3, max_size=4))
 def test_random_steps_and_crashes(
