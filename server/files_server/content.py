@@ -13,6 +13,7 @@ import os
 import struct
 from collections.abc import Callable, Mapping
 from email.utils import formatdate, parsedate_to_datetime
+from functools import lru_cache
 
 from crc32c import crc32c
 from starlette.responses import Response
@@ -23,6 +24,7 @@ from files_server.blobs.checksums import BLOCK, checksums
 from files_server.blobs.local import LocalBlobs
 from files_server.catalog.store import Catalog, Version
 from files_server.errors import ApiError
+from files_server.exchange import Answer, RawHeaders
 from files_server.ranges import matches, parse_range
 
 log = logging.getLogger(__name__)
@@ -48,7 +50,7 @@ class ContentAnswers:
         if "if-match" in asked and not matches(asked["if-match"], version.etag):
             raise ApiError(412, f"The file is at version {version.etag} (If-Match).")
         if _unchanged(version, asked):
-            return _Bare(304, headers)
+            return Answer(304, _encoded(headers))
         part = _part(version, asked)
         start, end = part or (0, version.size)
         if part:
@@ -59,14 +61,14 @@ class ContentAnswers:
         headers["content-length"] = str(end - start)
         status = 206 if part else 200
         if method == "HEAD" or start == end:
-            return _Bare(status, headers)
+            return Answer(status, _encoded(headers))  # without the body that its length tells of
         if version.blob is None:
             whole = self._catalog.data(version.id)
             if version.crc32c and checksums(whole) != version.crc32c:
                 raise _damaged(key, version, 0, version.size)
             if not _has_sums(headers):
                 headers["content-digest"] = digests.crc_item(crc32c(whole[start:end]))
-            return Response(whole[start:end], status, headers)
+            return Answer(status, _encoded(headers), whole[start:end])
         path = os.fspath(self._blobs.path(version.blob))
         if version.crc32c and end - start <= _VERIFIED and _is_to_check(status, headers, asked):
             try:
@@ -75,7 +77,7 @@ class ContentAnswers:
                 raise self._missing(key, version) from None
             if not _has_sums(headers):
                 headers["content-digest"] = digests.crc_item(crc32c(data))
-            return Response(data, status, headers)
+            return Answer(status, _encoded(headers), data)
         return BlobAnswer(path, start, end, status, headers, lambda: self._missing(key, version))
 
     def _missing(self, key: str, version: Version) -> ApiError:
@@ -96,14 +98,6 @@ class ContentAnswers:
         return await asyncio.to_thread(compute)
 
 
-class _Bare(Response):
-    """Headers without a body; keeps the content-length that says how long it would be."""
-
-    def __init__(self, status: int, headers: dict[str, str]) -> None:
-        super().__init__(None, status)
-        self.raw_headers = [(k.encode("latin-1"), v.encode("latin-1")) for k, v in headers.items()]
-
-
 class BlobAnswer(Response):
     """A blob, or a range of it. Opened before the status is sent, so that one that is gone or cut
     short is what `missing` says, and not a broken body."""
@@ -120,7 +114,7 @@ class BlobAnswer(Response):
         super().__init__(None, status)
         self._missing = missing
         self._path, self._start, self._end = path, start, end
-        self.raw_headers = [(k.encode("latin-1"), v.encode("latin-1")) for k, v in headers.items()]
+        self.raw_headers = _encoded(headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -159,17 +153,26 @@ class BlobAnswer(Response):
             await send({"type": "http.response.body", "body": data, "more_body": more})
 
 
+def _encoded(headers: Mapping[str, str]) -> RawHeaders:
+    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+
+
 def _headers(key: str, version: Version) -> dict[str, str]:
     name = key.rpartition("/")[2]
     return {
         "content-type": _header_type(version.mime_type),
         "etag": version.etag,
-        "last-modified": formatdate(max(0, version.modified_ns) // 1_000_000_000, usegmt=True),
+        "last-modified": _date(max(0, version.modified_ns) // 1_000_000_000),
         "accept-ranges": "bytes",
         "content-disposition": f'attachment; filename="{name}"',
         "x-content-type-options": "nosniff",
         "cache-control": "private, no-cache",
     }
+
+
+@lru_cache(256)
+def _date(seconds: int) -> str:
+    return formatdate(seconds, usegmt=True)
 
 
 def _header_type(mime_type: str) -> str:
