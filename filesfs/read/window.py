@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 KIB = 1024
 MIB = 1024 * KIB
 
-GRAIN = 64 * KIB  # a round trip costs about as much as moving this much on a fast network
+GRAIN = 4 * KIB  # the kernel's page: whoever reads at random gets what it asks for and no more
 FIRST = 128 * KIB  # the kernel's own readahead unless raised: less would only add requests
 WHOLE = 256 * KIB  # files up to this size come in one request when read from their beginning
 BLOCK = MIB  # longer ranges end on a block of the cache

@@ -20,6 +20,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from files_server import digests
+from files_server.blobs.checked import CheckedRanges, DamagedError
 from files_server.blobs.checksums import BLOCK, checksums
 from files_server.blobs.local import LocalBlobs
 from files_server.catalog.store import Catalog, Version
@@ -29,7 +30,7 @@ from files_server.ranges import matches, parse_range
 
 log = logging.getLogger(__name__)
 
-CHUNK = 1 << 20  # bytes in one message: fewer cost more in hand-over than in copying
+CHUNK = 2 << 20  # bytes in one message: fewer cost more in hand-over than in copying
 # Longer ranges go unread from disk to socket; a client that wants them checked aligns them.
 _VERIFIED = 16 << 20
 _PATHSEND = "http.response.pathsend"  # the server sends the file itself, without Python
@@ -41,6 +42,7 @@ class ContentAnswers:
     def __init__(self, catalog: Catalog, blobs: LocalBlobs) -> None:
         self._catalog = catalog
         self._blobs = blobs
+        self._ranges = CheckedRanges()
 
     async def answer(
         self, method: str, key: str, version: Version, asked: Mapping[str, str]
@@ -71,14 +73,26 @@ class ContentAnswers:
             return Answer(status, _encoded(headers), whole[start:end])
         path = os.fspath(self._blobs.path(version.blob))
         if version.crc32c and end - start <= _VERIFIED and _is_to_check(status, headers, asked):
-            try:
-                data = await asyncio.to_thread(_verified, path, key, version, start, end)
-            except FileNotFoundError:
-                raise self._missing(key, version) from None
+            data = await self._checked(path, key, version, (start, end), asked)
             if not _has_sums(headers):
                 headers["content-digest"] = digests.crc_item(crc32c(data))
             return Answer(status, _encoded(headers), data)
         return BlobAnswer(path, start, end, status, headers, lambda: self._missing(key, version))
+
+    async def _checked(
+        self,
+        path: str,
+        key: str,
+        version: Version,
+        part: tuple[int, int],
+        asked: Mapping[str, str],
+    ) -> bytes:
+        try:
+            return await self._ranges.read(path, version.crc32c, *part, afresh=_doubts(asked))
+        except FileNotFoundError:
+            raise self._missing(key, version) from None
+        except DamagedError as error:
+            raise _damaged(key, version, error.first, error.last) from None
 
     def _missing(self, key: str, version: Version) -> ApiError:
         """Why a blob is not there, or not all of it: a version's row goes before its blob does."""
@@ -121,6 +135,7 @@ class BlobAnswer(Response):
             descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             raise self._missing() from None
+        reading = _Reading(descriptor)
         try:
             if os.fstat(descriptor).st_size < self._end:
                 raise self._missing()
@@ -134,23 +149,53 @@ class BlobAnswer(Response):
             if self.status_code == 200 and _PATHSEND in scope.get("extensions", {}):
                 await send({"type": _PATHSEND, "path": self._path})
                 return
-            await self._send_range(descriptor, send)
+            await self._send_range(reading, send)
         finally:
-            os.close(descriptor)
+            reading.close()
 
-    async def _send_range(self, descriptor: int, send: Send) -> None:
+    async def _send_range(self, reading: _Reading, send: Send) -> None:
         at = self._start
+        reading.begin(at, self._end)
         while at < self._end:
-            length = min(CHUNK, self._end - at)
-            if length <= 1 << 18:  # in the page cache more often than not: no thread
-                data = os.pread(descriptor, length, at)
-            else:
-                data = await asyncio.to_thread(os.pread, descriptor, length, at)
+            data = await reading.next()
             if not data:
                 raise OSError(f"{self._path} was cut short while it was sent")
             at += len(data)
-            more = at < self._end
-            await send({"type": "http.response.body", "body": data, "more_body": more})
+            reading.begin(at, self._end)  # while these are sent
+            await send({"type": "http.response.body", "body": data, "more_body": at < self._end})
+
+
+class _Reading:
+    """One file, read in threads, a chunk ahead. Owns the descriptor."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._running: asyncio.Future[bytes] | None = None
+
+    def begin(self, start: int, end: int) -> None:
+        """Read what comes next, if anything does."""
+        if start < end:
+            loop, length = asyncio.get_running_loop(), min(CHUNK, end - start)
+            self._running = loop.run_in_executor(None, os.pread, self._descriptor, length, start)
+
+    async def next(self) -> bytes:
+        """What was begun."""
+        assert self._running is not None
+        await asyncio.wait({self._running})
+        running, self._running = self._running, None
+        return running.result()
+
+    def close(self) -> None:
+        """Once no thread reads any more: the number may be another file's afterwards."""
+        if self._running is None:
+            os.close(self._descriptor)
+        else:
+            self._running.add_done_callback(self._closed)
+
+    def _closed(self, running: asyncio.Future[bytes]) -> None:
+        os.close(self._descriptor)
+        if not running.cancelled():
+            running.exception()
 
 
 def _encoded(headers: Mapping[str, str]) -> RawHeaders:
@@ -205,20 +250,11 @@ def _has_sums(headers: Mapping[str, str]) -> bool:
 
 def _is_to_check(status: int, headers: Mapping[str, str], asked: Mapping[str, str]) -> bool:
     """The client cannot check the range against whole blocks, or has found it wrong and asks."""
-    wanted = "crc32c" in asked.get("want-content-digest", "")
-    return wanted or (status == 206 and not _has_sums(headers))
+    return _doubts(asked) or (status == 206 and not _has_sums(headers))
 
 
-def _verified(path: str, key: str, version: Version, start: int, end: int) -> bytes:
-    """A range, once the blocks that it lies in are what was stored."""
-    first = start - start % BLOCK
-    last = min(version.size, -(-end // BLOCK) * BLOCK)
-    with open(path, "rb") as file:
-        data = os.pread(file.fileno(), last - first, first)
-    number = first // BLOCK
-    if checksums(data) != version.crc32c[4 * number : 4 * (-(-last // BLOCK))]:
-        raise _damaged(key, version, first, last)
-    return data[start - first : end - first]
+def _doubts(asked: Mapping[str, str]) -> bool:
+    return "crc32c" in asked.get("want-content-digest", "")
 
 
 def _damaged(key: str, version: Version, first: int, last: int) -> ApiError:

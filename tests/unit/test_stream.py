@@ -14,7 +14,7 @@ from filesfs.domain import Entry, ETag, Kind, Location
 from filesfs.errors import Corrupted, Stale, Unavailable
 from filesfs.read.blocks import BLOCK_BYTES, BlockCache, DiskBlocks, version_of
 from filesfs.read.stream import ReadStream
-from filesfs.read.window import IN_FLIGHT, KIB, MIB
+from filesfs.read.window import GRAIN, IN_FLIGHT, KIB, MIB
 
 CONTENT = random.Random(3).randbytes(10 * MIB + 12_345)
 
@@ -113,7 +113,7 @@ async def test_a_random_read_fetches_little(
     stream = ReadStream(reader, cache, nursery, _entry())
     at = 5 * MIB + 3
     assert await stream.read(at, 4096) == CONTENT[at : at + 4096]
-    assert reader.asked == [(5 * MIB, 64 * KIB)]
+    assert reader.asked == [(5 * MIB, 2 * GRAIN)]
     await stream.aclose()
 
 

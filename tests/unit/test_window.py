@@ -66,7 +66,7 @@ def test_a_cold_random_read_fetches_its_grain() -> None:
     window = ReadWindow(GIB)
     window.observe(500 * MIB + 4 * KIB, 500 * MIB + 8 * KIB)
     assert window.demand(500 * MIB + 4 * KIB, 500 * MIB + 8 * KIB) == Range(
-        500 * MIB, 500 * MIB + GRAIN
+        500 * MIB + GRAIN, 500 * MIB + 2 * GRAIN
     )
     assert window.ahead(0) == []
 
