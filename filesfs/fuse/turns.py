@@ -3,15 +3,16 @@
 pyfuse3's workers take turns with a trio.Lock: each passes it on before it handles what it received,
 which costs two switches of tasks a request. Most requests are answered without waiting for anything
 (lookups and attributes that are known, writes into memory), so here a worker keeps its turn, and
-passes it on when its request does have to wait, or when it ends. It must not know what a request
-asks for.
+passes it on when its request does have to wait, or when it ends. And it looks whether the next
+request is there before it has the scheduler wait for it. It must not know what a request asks for.
 
 pyfuse3 looks trio up in its own module, so that its asyncio variant can stand in for it; that is
-where the lock and the nursery are replaced.
+where the lock, the nursery and the waiting are replaced.
 """
 
 from __future__ import annotations
 
+import select
 import types
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
@@ -22,6 +23,9 @@ import pyfuse3
 import trio
 
 T = TypeVar("T")
+
+# Requests handled before other tasks get their turn: answers of the server must not wait for long.
+_MOST_IN_A_ROW = 8
 
 
 class Turn:
@@ -98,8 +102,40 @@ class _Nursery:
             turn.pass_on()
 
 
+class Readable:
+    """Waits for a descriptor, without yielding while there is something to read already."""
+
+    def __init__(self) -> None:
+        self._poll = select.poll()
+        self._known: int | None = None
+        self._in_a_row = 0
+
+    async def wait(self, descriptor: int) -> None:
+        if descriptor != self._known:
+            self._poll.register(descriptor, select.POLLIN)
+            self._known = descriptor
+        if self._in_a_row < _MOST_IN_A_ROW and self._poll.poll(0):
+            self._in_a_row += 1
+            return
+        self._in_a_row = 0
+        await trio.lowlevel.wait_readable(descriptor)
+
+
+class _Lowlevel:
+    """trio.lowlevel as pyfuse3 sees it."""
+
+    def __init__(self) -> None:
+        self.wait_readable = Readable().wait
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(trio.lowlevel, name)
+
+
 class _Trio:
     """trio as pyfuse3 sees it."""
+
+    def __init__(self) -> None:
+        self.lowlevel = _Lowlevel()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(trio, name)

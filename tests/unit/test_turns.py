@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import trio
 import trio.testing
 
-from filesfs.fuse.turns import Turn
+from filesfs.fuse.turns import Readable, Turn
 
 pytestmark = pytest.mark.trio
 
@@ -87,3 +89,29 @@ async def test_errors_and_cancellation_reach_the_work() -> None:
         await workers.turn.run(workers.handle("a", trio.Event()))
     assert scope.cancelled_caught
     assert workers.log == []
+
+
+async def test_what_can_be_read_is_read_at_once_but_others_get_their_turn() -> None:
+    reader, writer = os.pipe()
+    log: list[str] = []
+
+    async def other() -> None:
+        log.append("other")
+
+    try:
+        readable = Readable()
+        os.write(writer, b"x")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(other)
+            await readable.wait(reader)
+            assert log == []
+            for _ in range(20):
+                await readable.wait(reader)
+            assert log == ["other"]
+        os.read(reader, 1)
+        with trio.move_on_after(0) as scope:
+            await readable.wait(reader)
+        assert scope.cancelled_caught
+    finally:
+        os.close(reader)
+        os.close(writer)
