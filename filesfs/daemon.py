@@ -255,8 +255,8 @@ async def _send_earlier(filesystem: Filesystem) -> None:
     then it goes on in the background.
     """
     backlog, journal = filesystem.files.commits.backlog, filesystem.core.journal
-    if journal.pending():
-        log.warning("%d changes of an earlier mount go up now", len(journal.pending()))
+    if len(journal):
+        log.warning("%d changes of an earlier mount go up now", len(journal))
     with trio.move_on_after(_EARLIER_SECONDS):
         try:
             await backlog.send_all()
@@ -281,7 +281,7 @@ def _commands(settings: MountSettings, filesystem: Filesystem) -> Mapping[str, c
             "open_files": len(filesystem.files.handles),
             "cached_bytes": core.blocks.used_bytes,
             "unsent_files": filesystem.files.unsent(),
-            "journal_records": len(core.journal.pending()),
+            "journal_records": len(core.journal),
             "extensions": sorted(core.backend.extensions),
         }
 

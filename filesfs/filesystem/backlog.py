@@ -144,20 +144,20 @@ class Backlog:
     def wake(self) -> None:
         """Send what is pending, now and until nothing is."""
         self._news.set()
-        if not self._running and self._core.journal.pending():
+        if not self._running and len(self._core.journal):
             self._running = True
             self._core.nursery.start_soon(self._run)
 
     async def _run(self) -> None:
-        while self._core.journal.pending():
+        while len(self._core.journal):
             self._news = trio.Event()
             try:
                 await self._replayer.run()
             except Unavailable as error:
-                log.warning("%d files wait: %s", len(self._core.journal.pending()), error)
+                log.warning("%d changes wait: %s", len(self._core.journal), error)
                 await trio.sleep(_RETRY_SECONDS)
                 continue
-            if self._core.journal.pending():  # the server refuses these
+            if len(self._core.journal):  # the server refuses these
                 with trio.move_on_after(_RETRY_SECONDS):
                     await self._news.wait()
         self._running = False

@@ -31,6 +31,7 @@ from filesfs.read.stream import ReadStream
 from filesfs.state import mime
 from filesfs.state.inodes import Node
 from filesfs.write.buffer import WriteBuffer
+from filesfs.write.journal import INLINE
 from filesfs.write.records import Record
 from filesfs.write.upload import Target
 
@@ -119,7 +120,7 @@ class Commits:
         if self.backlog.has(node, content):
             return
         if content.buffer is not None:
-            await content.buffer.sync()
+            await content.buffer.sync(INLINE)
         await self._core.namespace.acquire(exclusive=False)
         try:
             if node.names:

@@ -172,12 +172,13 @@ class WriteBuffer:
         """All dirty bytes in a spool file, from now on if not before. OSError: as before."""
         return self._store.spill(self._extents)
 
-    async def sync(self) -> None:
-        """Make what is in the spool file durable, in a thread: later waits for it are short."""
-        file = self._store.file
-        if file is None:
+    async def sync(self, most: int) -> None:
+        """What is more than `most` bytes goes to the spool file, and is made durable in a thread:
+        what waits for the disk later waits for little. OSError.
+        """
+        if self._small(most):
             return
-        file.hold()
+        file = self.spill().hold()
         try:
             await trio.to_thread.run_sync(file.sync)
         finally:
@@ -191,9 +192,12 @@ class WriteBuffer:
 
     def small(self, most: int) -> bytes | None:
         """All dirty bytes, range after range, if they are in memory and at most `most`."""
-        if self._store.file is not None or self._extents.total > most:
+        if not self._small(most):
             return None
         return b"".join(self._store.read(start, end - start) for start, end in self._extents)
+
+    def _small(self, most: int) -> bool:
+        return self._store.file is None and self._extents.total <= most
 
     @classmethod
     def restored(

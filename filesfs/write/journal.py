@@ -1,8 +1,8 @@
 """What is not on the server yet, on disk before it is acknowledged.
 
 Owner of the journal's folder: its lock, its log, its spool files. It must not talk to the server;
-replay.py does. Sync, and it waits for the disk. `buffer.spill().sync()` in a worker thread first
-makes a `keep` of many bytes short.
+replay.py does. Sync, and it waits for the disk: `buffer.sync(INLINE)` first makes a `keep` of many
+bytes short.
 
 A record is a snapshot: what is written into the buffer later does not change it. Two records of one
 file follow on each other (`Record.after`); when the first is stored, the second is from then on a
@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 _COMPACT_AT = 1 << 20
 # Dirty bytes up to this many stand in the record itself: one wait for the disk instead of three.
 # They stay in memory until the server has them, so this is for small files only.
-_INLINE = 16 << 10
+INLINE = 16 << 10
 
 
 class Journal:
@@ -102,7 +102,7 @@ class Journal:
         OSError (ENOSPC, EIO) if the disk does not take it: the record `id` is then as it was.
         """
         number = self._number(id)
-        data = buffer.small(_INLINE)
+        data = buffer.small(INLINE)
         if data is None:
             file = buffer.spill()
             file.sync()
@@ -224,6 +224,10 @@ class Journal:
     def pending(self) -> tuple[Record, ...]:
         """All that the server does not have, in order."""
         return tuple(self._records.values())
+
+    def __len__(self) -> int:
+        """How many records are pending."""
+        return len(self._records)
 
     def get(self, id: JournalId) -> Record | None:
         """The record as it is by now; None when it is done."""

@@ -38,7 +38,7 @@ class Zeros:
 def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Each test with small content inside the log's records, and with all of it in spool files."""
     if request.param == "in the spool":
-        monkeypatch.setattr("filesfs.write.journal._INLINE", -1)
+        monkeypatch.setattr("filesfs.write.journal.INLINE", -1)
     return str(request.param)
 
 

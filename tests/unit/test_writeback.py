@@ -291,7 +291,7 @@ async def test_a_file_that_the_server_refuses_can_be_removed(tmp_path: Path) -> 
         await trio.testing.wait_all_tasks_blocked()
         await mine.fs.namespace.unlink(mine.bucket, b"a")
         await mine.close(handle)
-        assert node.names == []
+        assert not node.names
         assert mine.fs.core.journal.pending() == ()
 
 
