@@ -140,9 +140,12 @@ class Core:
         """Learn the server's clock from a change that it has just stamped; `before` is when we
         asked.
         """
-        if entry.attributes.changed_ns is not None:
-            middle = (before + self.clock()) // 2
-            self.clock_offset = entry.attributes.changed_ns - middle
+        stamped = entry.attributes.changed_ns
+        if stamped is not None:
+            # It was stamped between the two, and nobody knows when: what is known of the offset
+            # stays if it can be right, or times of two changes in a row would go backwards.
+            least, most = stamped - self.clock(), stamped - before
+            self.clock_offset = min(max(self.clock_offset, least), most)
 
     def node(self, inode: Inode) -> Node:
         node = self.inodes.get(inode)
