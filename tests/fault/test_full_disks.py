@@ -85,3 +85,19 @@ def test_patches_are_whole_or_not_there(mount: MountedFilesystem, disk: Path) ->
     mount.remount()
     assert path.read_bytes() == data[:MIB] + b"patch" + data[MIB + 5 :]
     assert not (mount.path / "full" / "small").exists()
+
+
+def test_what_is_removed_makes_room(mount: MountedFilesystem, disk: Path) -> None:
+    """On a disk that is full to the last block; a removal is a write, too."""
+    bucket = mount.path / "full"
+    for number in range(4):
+        (bucket / f"part{number}").write_bytes(random_bytes(3))
+    filler = fill(disk)
+    with pytest.raises(OSError, match=r"\[Errno 28\]"):
+        (bucket / "more").write_bytes(random_bytes(3))
+    for number in range(4):
+        (bucket / f"part{number}").unlink()
+    (bucket / "more").write_bytes(random_bytes(3))
+    filler.unlink()
+    assert (bucket / "more").read_bytes() == random_bytes(3)
+    assert not [each for each in bucket.iterdir() if each.name.startswith("part")]

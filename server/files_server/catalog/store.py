@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from files_server.catalog import database, keeping, nodes, shrinking
 from files_server.catalog.database import Committed, Mutation, T, Transaction, Writer
+from files_server.catalog.reserve import Reserve
 from files_server.errors import ApiError, shown
 
 _PAUSE_SECONDS = 0.05  # between two steps of giving pages back
@@ -57,6 +58,7 @@ class Catalog:
         self._feed = feed
         self.reader = database.connect(path, read_only=True)
         self._writer = Writer(path, self._after)
+        self._reserve = Reserve(path.parent)
         self._garbage: list[str] = []
         self.epoch, self.latest = self._position()
         self._writer.start()
@@ -73,6 +75,19 @@ class Catalog:
     async def write(self, mutation: Mutation[T], origin: str = "") -> T:
         """Run a mutation; its result once it is durable."""
         return await self._writer.write(mutation, origin)
+
+    async def remove(self, mutation: Mutation[T], origin: str = "") -> T:
+        """As `write`, for what takes names away: it works on a full disk, too."""
+        try:
+            return await self.write(mutation, origin)
+        except ApiError as error:
+            if error.status != 507 or not self._reserve.give():
+                raise
+        result = await self.write(mutation, origin)
+        with suppress(ApiError):  # it is done; room for the next one is looked for here, or later
+            await self.make_room()
+        await asyncio.to_thread(self._reserve.set_aside)
+        return result
 
     @contextmanager
     def snapshot(self) -> Iterator[sqlite3.Connection]:
@@ -131,6 +146,7 @@ class Catalog:
         """Drop what has expired: superseded versions, old change events."""
         await self.write(_prune)
         self._remove_garbage()
+        await asyncio.to_thread(self._reserve.set_aside)
 
     async def shrink(self) -> None:
         """Give unused pages back to the disk, with pauses, so that requests go in between."""

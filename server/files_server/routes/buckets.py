@@ -112,7 +112,7 @@ async def remove(request: Request) -> Response:
         return located
     bucket = check_bucket(target.bucket)
     services = asking.services_of(request)
-    number = await services.catalog.write(
+    number = await services.catalog.remove(
         lambda tx: moves.delete_bucket(tx, bucket), asking.origin_of(request)
     )
     return asking.answer(request, None, number=number)

@@ -87,7 +87,7 @@ async def delete(request: Request) -> Response:
         asking.flag(request, "Files-Keep-Parent"),
         asking.conditions_of(request),
     )
-    number = await services.catalog.write(
+    number = await services.catalog.remove(
         lambda tx: moves.delete(
             tx, (target.bucket, target.key),
             keep_parent=keep_parent, keep=keep, conditions=conditions,
