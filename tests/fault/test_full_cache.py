@@ -13,6 +13,7 @@ from tests.mount.mounting import MountedFilesystem, mounted
 from tests.server.running import RunningServer, running_server
 
 TIMEOUT = "timeout=5"
+TOO_MUCH = 64 + 24 + 6  # MiB: more than a file has of memory and the spool of disk
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -38,10 +39,10 @@ def mount(
 
 def test_a_large_write_is_enospc_and_whole_up_to_there(mount: MountedFilesystem) -> None:
     """As on a local disk: what write() took is in the file, the rest was refused."""
-    path, data = mount.path / "full" / "large", random_bytes(60)
+    path, data = mount.path / "full" / "large", random_bytes(TOO_MUCH)
     refused(path, data)
     there = path.read_bytes()
-    assert len(there) > 8 * MIB
+    assert len(there) > 64 * MIB
     assert data.startswith(there)
     path.write_bytes(data[: 16 * MIB])
     mount.remount()
@@ -67,7 +68,7 @@ def test_reads_go_on_without_the_cache(mount: MountedFilesystem) -> None:
     for block in (mount.cache / "blocks").iterdir():
         block.unlink()
     fill(mount.cache)
-    refused(bucket / "spooled", random_bytes(3))
+    refused(bucket / "spooled", random_bytes(TOO_MUCH))
     assert (bucket / "read").read_bytes() == data
     filler.unlink()
     (bucket / "spooled").write_bytes(data[: 3 * MIB])
@@ -98,7 +99,7 @@ def test_unsent_data_is_not_evicted(mount: MountedFilesystem, server: RunningSer
     server.start()
     mount.start()
     assert read.read_bytes()  # fills the disk cache
-    refused(mount.path / "full" / "more", random_bytes(60))
+    refused(mount.path / "full" / "more", random_bytes(TOO_MUCH))
     deadline = time.monotonic() + 30
     while not unsent.exists() and time.monotonic() < deadline:
         time.sleep(0.1)
