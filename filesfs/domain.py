@@ -29,6 +29,8 @@ PLACE = "\0"
 class Kind(Enum):
     """What a name is, by its mime type (contract, part 2)."""
 
+    __hash__ = object.__hash__  # each is there once; Enum's own goes through Python
+
     FILE = ""
     DIRECTORY = wire.DIRECTORY
     SYMLINK = wire.SYMLINK

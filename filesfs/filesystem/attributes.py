@@ -45,10 +45,11 @@ class AttributeView:
         created = entry.created_at * _NS if entry is not None else 0
         modified = _first(pending.modified_ns, attributes.modified_ns, created)
         changed = max(node.pending_ctime, _first(attributes.changed_ns, modified))
+        mode = pending.mode if pending.mode is not None else attributes.mode
         return Stat(
             inode=node.inode,
             kind=node.kind,
-            mode=_first(pending.mode, attributes.mode, self._default_mode(node)),
+            mode=mode if mode is not None else self._default_mode(node),
             nlink=self._nlink(node),
             uid=_first(pending.uid, attributes.uid, self._core.rules.uid),
             gid=_first(pending.gid, attributes.gid, self._core.rules.gid),

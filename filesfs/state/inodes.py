@@ -7,6 +7,7 @@ yet, or a node below it lives.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 
@@ -103,6 +104,7 @@ def identity(entry: Entry) -> str:
     return entry.resource_id or f"@{entry.location}"
 
 
+@functools.lru_cache(maxsize=16)  # one that is not found is derived again when it is made
 def derived_inode(key: str) -> Inode:
     """A number that survives a forget: 61 bits of a digest, above the root's."""
     digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
