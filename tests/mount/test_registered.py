@@ -96,3 +96,39 @@ def test_files_there_are_edited_moved_and_removed(places: tuple[Path, Path]) -> 
     assert not (there / "sub").exists()
     with pytest.raises(OSError, match=r"not supported|not permitted"):
         os.symlink("x", here / "link")
+
+
+def test_names_that_keys_cannot_hold_are_the_same_on_both_sides(places: tuple[Path, Path]) -> None:
+    mount, root = places
+    names = [
+        b"two words.txt",
+        "Gr\u00f6\u00dfe #1+~".encode(),
+        b"not \xff UTF-8",
+        b"_-a_20b",
+        b"_-plain",
+    ]
+    for name in names:
+        (root / "desk" / os.fsdecode(name)).write_bytes(name)
+    try:
+        listed = os.listdir(os.fsencode(mount / "desk"))
+        assert set(names) <= set(listed)
+        for name in names:
+            assert (mount / "desk" / os.fsdecode(name)).read_bytes() == name
+        folder = mount / "desk" / "a folder"
+        folder.mkdir()
+        (folder / "an old name").write_text("x")
+        (folder / "its copy \u00e9").write_text("y")
+        (folder / "an old name").unlink()
+        assert os.listdir(root / "desk" / "a folder") == ["its copy \u00e9"]
+    finally:
+        for name in names:
+            (root / "desk" / os.fsdecode(name)).unlink()
+        shutil.rmtree(root / "desk" / "a folder", ignore_errors=True)
+
+
+def test_no_escape_leads_out_of_a_location(places: tuple[Path, Path]) -> None:
+    mount, root = places
+    assert not (mount / "desk" / "_-_2e_2e").exists()
+    (mount / "desk" / "_-_2e_2e").write_text("a name like any other")
+    assert (root / "desk" / "_-_2e_2e").read_text() == "a name like any other"
+    (mount / "desk" / "_-_2e_2e").unlink()

@@ -63,7 +63,7 @@ def test_a_location_is_registered_once_and_listed_under_its_alias(
     assert _put(client, uri).json() == first.json()
     assert "data" in [entry["name"] for entry in client.get("").json()["data"]]
     keys = [entry["key"] for entry in client.get("data").json()["data"]]
-    assert keys == ["a.txt", "in", "sub/b.txt"]
+    assert keys == ["_-not_20valid", "a.txt", "in", "sub/b.txt"]
     assert client.get("data/sub/b.txt?alt=media").text == "beta"
     ranged = client.get("data/a.txt?alt=media", headers={"Range": "bytes=1-2"})
     assert (ranged.status_code, ranged.text) == (206, "lp")

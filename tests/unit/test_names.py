@@ -9,8 +9,8 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from filesfs.errors import FileSystemError
+from filesfs.escape import NAME_MAX
 from filesfs.state.names import (
-    NAME_MAX,
     NamePolicy,
     bucket_from_wire,
     bucket_to_wire,

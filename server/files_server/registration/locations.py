@@ -6,6 +6,9 @@ without following links. So a component that somebody swaps for a link in betwee
 nothing is checked first and used later. Links that stay within the location are resolved and then
 walked the same way.
 
+Names with characters that keys leave out are known by their escape (`filesfs/escape.py`), as in the
+mount: `a b` is the key `_-a_20b`, so that what is registered shows whole, and under its own names.
+
 All functions block: call them from a thread. They raise ApiError: 403 for a way out, 404 for what
 is not there, 503 when the location itself cannot be reached.
 """
@@ -15,7 +18,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -25,9 +27,9 @@ from pathlib import Path
 
 from files_server.errors import IS_DIRECTORY, NOT_DIRECTORY, NOT_EMPTY, ApiError, shown
 from files_server.names import SEGMENT_BYTES
+from filesfs.escape import NAME_MAX, decoded, encoded
 
 TEMPORARY = ".files-server-tmp-"  # what a write in progress is called; never shown
-_NAME = re.compile(r"[A-Za-z0-9_\-.]+\Z")
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a FIFO must not block us
 
@@ -67,7 +69,7 @@ class Found:
     def mime_type(self) -> str:
         if self.is_directory:
             return "inode/directory"
-        return guess_type(self.key)[0] or "application/octet-stream"
+        return guess_type(path_of(self.key))[0] or "application/octet-stream"
 
 
 def version(status: os.stat_result) -> str:
@@ -76,14 +78,28 @@ def version(status: os.stat_result) -> str:
     return f'"f{hashlib.sha256(repr(parts).encode()).hexdigest()[:32]}"'
 
 
-def is_shown(name: str) -> bool:
-    """Whether a name in a location can be part of a key; others are left out."""
-    return (
-        _NAME.match(name) is not None
-        and name not in (".", "..")
-        and len(name) <= SEGMENT_BYTES
-        and not name.startswith(TEMPORARY)
-    )
+def segment_of(name: str) -> str | None:
+    """What a name of a location is called in a key; None for those that do not show."""
+    segment = encoded(os.fsencode(name))
+    hidden = name.startswith(TEMPORARY) or len(segment) > SEGMENT_BYTES
+    return None if hidden else segment.decode("ascii")
+
+
+def is_shown(segment: str) -> bool:
+    """Whether a segment of a key can name something in a location."""
+    name = os.fsencode(name_of(segment))
+    return len(name) <= NAME_MAX and not name.startswith(TEMPORARY.encode())
+
+
+def path_of(key: str) -> str:
+    """The names that a key's segments stand for: a path below the location."""
+    return "/".join(map(name_of, key.split("/")))
+
+
+def name_of(segment: str) -> str:
+    """The name in the file system that a segment of a key stands for."""
+    name = decoded(segment.encode())
+    return segment if name is None else os.fsdecode(name)
 
 
 def find(location: Location, key: str) -> Found:
@@ -125,8 +141,8 @@ def children(location: Location, key: str) -> list[Found]:
     with opened(location, key) as descriptor:
         if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
             raise ApiError(404, f"{shown(key)} is a file of the location, not a directory.")
-        names = [name for name in os.listdir(descriptor) if is_shown(name)]
-        found = [_child(location, descriptor, key, name) for name in names]
+        names = ((name, segment_of(name)) for name in os.listdir(descriptor))
+        found = [_child(location, descriptor, key, name, as_) for name, as_ in names if as_]
     return sorted((f for f in found if f), key=lambda f: f.key + "/" * f.is_directory)
 
 
@@ -135,7 +151,7 @@ def walk(location: Location, key: str = "") -> Iterator[Found]:
     they show, but what is in them shows under its own name only."""
     for found in children(location, key):
         yield found
-        if found.is_directory and not os.path.islink(location.path / found.key):
+        if found.is_directory and not os.path.islink(location.path / path_of(found.key)):
             with suppress(_Vanished):
                 yield from _below(location, found.key)
 
@@ -153,13 +169,13 @@ def _below(location: Location, key: str) -> Iterator[Found]:
         raise _Vanished from None
 
 
-def _child(location: Location, parent: int, key: str, name: str) -> Found | None:
-    path = f"{key}/{name}" if key else name
+def _child(location: Location, parent: int, key: str, name: str, segment: str) -> Found | None:
+    child = f"{key}/{segment}" if key else segment
     try:
         status = os.stat(name, dir_fd=parent, follow_symlinks=False)
         if stat.S_ISLNK(status.st_mode):
-            return find(location, path)
-        return as_found(path, status)
+            return find(location, child)
+        return as_found(child, status)
     except (ApiError, OSError):
         return None  # a link that leads out or nowhere, a device, or gone since
 
@@ -190,7 +206,7 @@ def as_found(key: str, status: os.stat_result) -> Found:
 def opened(location: Location, key: str) -> Iterator[int]:
     """A descriptor of what `key` names; links within the location are followed."""
     try:
-        descriptor = _walk_to(location, key)
+        descriptor = _walk_to(location, path_of(key))
     except OSError as error:
         if error.errno not in (errno.ELOOP, errno.ENOTDIR):
             raise refused(key, error) from None
@@ -203,12 +219,13 @@ def opened(location: Location, key: str) -> Iterator[int]:
 
 def _walk_resolved(location: Location, key: str, first: OSError) -> int:
     try:
-        relative = os.path.relpath(os.path.realpath(location.path / key), location.path)
+        path = path_of(key)
+        relative = os.path.relpath(os.path.realpath(location.path / path), location.path)
     except OSError:  # a link that was swapped while it was read
         raise _not_there(key) from None
     if relative == ".." or relative.startswith("../"):
         raise ApiError(403, f"{shown(key)} leads out of the registered location by a link.")
-    if relative == key and first.errno == errno.ENOTDIR:  # a file where a directory should be
+    if relative == path and first.errno == errno.ENOTDIR:  # a file where a directory should be
         raise _not_there(key)
     try:
         return _walk_to(location, "" if relative == "." else relative)
@@ -220,14 +237,14 @@ def _not_there(key: str) -> ApiError:
     return ApiError(404, f"{shown(key)} is not in the registered location.")
 
 
-def _walk_to(location: Location, key: str) -> int:
-    """Open `key` without following any link. OSError for what is in the way."""
+def _walk_to(location: Location, path: str) -> int:
+    """Open what is at `path` without following any link. OSError for what is in the way."""
     current = open_root(location)
-    segments = key.split("/") if key else []
-    for number, segment in enumerate(segments):
+    names = path.split("/") if path else []
+    for number, name in enumerate(names):
         try:
-            flags = _FILE if number == len(segments) - 1 else DIRECTORY
-            following = os.open(segment, flags, dir_fd=current)
+            flags = _FILE if number == len(names) - 1 else DIRECTORY
+            following = os.open(name, flags, dir_fd=current)
         finally:
             os.close(current)
         current = following

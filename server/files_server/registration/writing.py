@@ -26,8 +26,10 @@ from files_server.registration.locations import (
     Location,
     as_found,
     find,
+    name_of,
     open_root,
     opened,
+    path_of,
     refused,
 )
 from filesfs.wire import AttributesPatch
@@ -58,7 +60,8 @@ class StagedFile:
     ) -> None:
         self._location, self._key, self._file = location, key, file
         self._temporary = TEMPORARY + hashlib.sha256(name.encode()).hexdigest()[:24]
-        directory, _, self._name = key.rpartition("/")
+        directory, _, last = key.rpartition("/")
+        self._name = name_of(last)
         self._parent = _make(location, directory)
         self._descriptor = -1
         try:
@@ -134,7 +137,8 @@ class StagedFile:
 def remove(location: Location, key: str, check: Check) -> None:
     """Remove a file, or an empty directory (`key` with a trailing slash)."""
     name = key.rstrip("/")
-    directory, _, last = name.rpartition("/")
+    directory, _, segment = name.rpartition("/")
+    last = name_of(segment)
     with opened(location, directory) as parent, _refusing(name):
         with _one_at_a_time:
             check(find(location, name))
@@ -191,12 +195,12 @@ def _refusing(name: str) -> Iterator[None]:
 def _make(location: Location, key: str) -> int:
     """The directory `key`, opened, made where it is missing."""
     current = open_root(location)
-    for segment in key.split("/") if key else []:
+    for name in path_of(key).split("/") if key else []:
         try:
             with suppress(FileExistsError):
-                os.mkdir(segment, 0o777, dir_fd=current)
+                os.mkdir(name, 0o777, dir_fd=current)
                 os.fsync(current)
-            following = os.open(segment, DIRECTORY, dir_fd=current)
+            following = os.open(name, DIRECTORY, dir_fd=current)
         except OSError as error:
             raise refused(key, error) from None
         finally:
