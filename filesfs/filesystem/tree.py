@@ -162,7 +162,9 @@ class Tree:
             return entry
         if self._walking(parent):
             await self.listing(parent)
-            return self._core.directories.stale(parent, name)
+            known, entry = self._core.directories.lookup(parent, name)
+            if known:  # else it changes all the time, and the listing may be older than the name
+                return entry
         stale = self._core.directories.stale(parent, name)
         try:
             with self._patience(stale is not None):

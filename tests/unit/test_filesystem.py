@@ -11,7 +11,7 @@ import pytest
 import trio
 import trio.testing
 
-from filesfs.domain import AttributeChange, Handle, Location
+from filesfs.domain import AttributeChange, Handle, Listing, Location
 from filesfs.errors import FileSystemError, NoSpace, Unavailable, Unsupported
 from filesfs.filesystem.core import version_of
 from tests.fakes.memory_tree import MemoryTree
@@ -329,3 +329,24 @@ async def test_an_open_costs_one_request_whatever_the_size(tmp_path: Path) -> No
             mine.backend.faults.calls.clear()
             await mine.close(await mine.open(node))
             assert mine.calls == [("read_whole" if data else "stat")]
+
+
+@pytest.mark.trio
+async def test_a_name_is_found_although_the_listings_of_its_directory_are_older(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others change it faster than it is listed: what no listing has may be there all the same."""
+    tree = MemoryTree()
+    async with rig(tmp_path / "1", tree) as mine, rig(tmp_path / "2", tree, origin="o") as other:
+        empty = await mine.backend.list_directory(Location("b"))
+
+        async def overtaken(location: Location) -> Listing:
+            mine.fs.core.directories.doubt(mine.bucket, b"others")
+            return empty
+
+        monkeypatch.setattr(mine.backend, "list_directory", overtaken)
+        for number in range(30):  # enough to ask for a listing in place of single names
+            name = b"new%d" % number
+            await other.store(name, b"x")
+            mine.fs.core.directories.doubt(mine.bucket, name)
+            assert await mine.lookup(name) is not None, name
