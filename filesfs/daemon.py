@@ -282,6 +282,7 @@ def _commands(settings: MountSettings, filesystem: Filesystem) -> Mapping[str, c
             "cached_bytes": core.blocks.used_bytes,
             "unsent_files": filesystem.files.unsent(),
             "journal_records": len(core.journal),
+            "conflict_copies": filesystem.files.commits.backlog.conflicts,
             "extensions": sorted(core.backend.extensions),
         }
 

@@ -63,6 +63,7 @@ class Backlog:
         self._replayer = Replayer(core.journal, core.backend, self)
         self._news = trio.Event()
         self._running = False
+        self.conflicts = 0  # copies stored beside another client's version since the mount
         # Something came to be under this name, or beside it, that no node of ours knows.
         self.on_appeared: Callable[[Location], None] = lambda location: None
 
@@ -221,6 +222,7 @@ class Backlog:
     def lost(self, record: Record, beside: Location | None) -> None:
         kept = self._kept.pop(record.id, None)
         self._alone.discard(record.id)
+        self.conflicts += beside is not None
         for location in (record.location, beside):
             if location is not None:
                 self.on_appeared(location)

@@ -373,6 +373,7 @@ async def test_another_clients_version_is_kept_and_ours_lies_beside_it(
         assert (files["a"], _beside(files)) == (b"theirs", [b"ours"])
         assert await mine.content(b"a") == b"theirs"
         assert len(await mine.names()) == 2
+        assert mine.fs.files.commits.backlog.conflicts == 1
         assert [each.levelno for each in caplog.records if "conflict" in each.message] == [
             logging.ERROR
         ]
