@@ -36,6 +36,7 @@ class Answer:
     status: int
     headers: dict[str, str]
     body: bytes
+    sums: list[int] | None = None  # the crc32c of each MiB of the body, where it was made already
     _value: Any = field(default=None, init=False, repr=False)  # of `json`, parsed once
 
     def json(self) -> Any:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import select
 import socket
 import struct
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import crc32c
 import httpx
@@ -25,6 +26,9 @@ WORTH_IT = 1024 * 1024  # bytes; below, the way to a thread and back costs more 
 _PEEK = 64 * 1024
 _SEND_BUFFER = 1024 * 1024  # of a Unix socket, whose default lets 200 KiB through at a time
 _MOST_PIECES = 1000  # of one sendmsg; Linux takes 1,024
+_BUFFER = 8 * 1024 * 1024  # the longest range that a reader asks for
+_MOST_BUFFERS = 10  # what one long read has ahead of it and just behind
+_SUMMED = 1024 * 1024  # as the server's checksums are
 
 T = TypeVar("T")
 
@@ -37,15 +41,20 @@ class BulkPool:
         self._limiter = trio.CapacityLimiter(limit)
         self._senders = trio.CapacityLimiter(limit)  # none of them holds a read up
         self._idle: list[_BlockingConnection] = []
+        self._buffers = _Buffers()
 
-    async def get(self, head: bytes, stall: float) -> RawAnswer:
-        """One GET. A kept-alive connection that proves dead is replaced. httpx.TransportError."""
+    async def get(self, head: bytes, stall: float, expected: int) -> RawAnswer:
+        """One GET, of about `expected` bytes. A kept-alive connection that proves dead is replaced.
+
+        httpx.TransportError.
+        """
+        into = self._buffers.take(expected)
         while True:
             connection = self._take(stall)
             was_used = connection.used
             try:
                 answer = await trio.to_thread.run_sync(
-                    connection.get, head, abandon_on_cancel=True, limiter=self._limiter
+                    connection.get, head, into, abandon_on_cancel=True, limiter=self._limiter
                 )
             except trio.Cancelled:
                 connection.abandon()
@@ -75,6 +84,29 @@ class BulkPool:
                 return connection
             connection.close()
         return _BlockingConnection(self._address, stall)
+
+
+class _Buffers:
+    """Memory for long ranges, used again once nobody has a view of it: new memory costs as much as
+    receiving into it. Event loop only.
+    """
+
+    def __init__(self) -> None:
+        self._all: list[bytearray] = []
+
+    def take(self, length: int) -> bytearray | None:
+        """A buffer that holds `length` bytes; None where they are few, or all are in use."""
+        if not _BUFFER // 2 < length <= _BUFFER:
+            return None
+        for index in range(len(self._all)):
+            # Views, and a thread that still receives, have references of their own. Without any,
+            # there are the list's and the argument of this call.
+            if sys.getrefcount(self._all[index]) <= 2:
+                return self._all[index]
+        if len(self._all) == _MOST_BUFFERS:
+            return None
+        self._all.append(bytearray(_BUFFER))
+        return self._all[-1]
 
 
 class Outgoing:
@@ -145,10 +177,13 @@ class _BlockingConnection:
         self.reusable = True
         self.early: RawAnswer | None = None
 
-    def get(self, head: bytes) -> RawAnswer:
-        """Send the head, receive the answer. Blocks."""
+    def get(self, head: bytes, into: bytearray | None) -> RawAnswer:
+        """Send the head, receive the answer, its body into `into` if it fits. Blocks."""
         try:
-            answer = self._get(self._connected(), head)
+            sock = self._connected()
+            self._send_all(sock, [head])
+            answer = self._answer(sock, into)
+            answer.sums = _sums(answer.body)
         except BaseException:
             self.close()
             raise
@@ -241,10 +276,6 @@ class _BlockingConnection:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return sock
 
-    def _get(self, sock: socket.socket, head: bytes) -> RawAnswer:
-        self._send_all(sock, [head])
-        return self._answer(sock)
-
     def _send_all(self, sock: socket.socket, pieces: Sequence[Buffer]) -> None:
         self.answered = False
         rest = [memoryview(piece) for piece in pieces]
@@ -260,14 +291,18 @@ class _BlockingConnection:
         except OSError as error:
             raise httpx.WriteError(f"The connection broke while sending: {error}") from error
 
-    def _answer(self, sock: socket.socket) -> RawAnswer:
+    def _answer(self, sock: socket.socket, into: bytearray | None = None) -> RawAnswer:
         parser = HeadParser()
         while not parser.head_done:
             parser.feed(self._head_bytes(sock))
         self.reusable = self.reusable and parser.keep_alive
         if parser.length is not None and not parser.chunked:
             left = parser.length - sum(map(len, parser.parts))
-            content = self._exactly(sock, parser.parts, left)
+            if into is not None and not parser.parts and left <= len(into):
+                # Whoever reads it takes any buffer; a copy into bytes would cost as the socket.
+                content = cast("bytes", self._filled(sock, memoryview(into)[:left]))
+            else:
+                content = self._exactly(sock, parser.parts, left)
         else:
             content = self._until_done(sock, parser)
         return RawAnswer(parser.status, parser.headers, content)
@@ -285,6 +320,23 @@ class _BlockingConnection:
             left -= len(parts[-1])
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
+    def _filled(self, sock: socket.socket, view: memoryview) -> memoryview:
+        rest = view
+        while rest:
+            try:
+                count = sock.recv_into(rest, 0, socket.MSG_WAITALL)
+            except BlockingIOError:
+                raise self._stalled() from None
+            except OSError as error:
+                raise httpx.ReadError(f"The connection broke: {error}") from error
+            if not count:
+                raise httpx.RemoteProtocolError("The server closed the connection too early.")
+            rest = rest[count:]
+        return view
+
+    def _stalled(self) -> httpx.ReadTimeout:
+        return httpx.ReadTimeout(f"Nothing moved for {self._stall:g} s.")
+
     def _until_done(self, sock: socket.socket, parser: HeadParser) -> bytes:
         try:
             while not parser.done:
@@ -299,10 +351,16 @@ class _BlockingConnection:
         try:
             data = sock.recv(most, flags)
         except BlockingIOError:
-            raise httpx.ReadTimeout(f"Nothing moved for {self._stall:g} s.") from None
+            raise self._stalled() from None
         except OSError as error:
             raise httpx.ReadError(f"The connection broke: {error}") from error
         if not data:
             raise httpx.RemoteProtocolError("The server closed the connection too early.")
         self.answered = True
         return data
+
+
+def _sums(content: Buffer) -> list[int]:
+    """The crc32c of each MiB: made where the bytes have just arrived, not in the event loop."""
+    view = memoryview(content)
+    return [crc32c.crc32c(view[at : at + _SUMMED]) for at in range(0, len(view), _SUMMED)]

@@ -32,6 +32,7 @@ class RawAnswer:
     status: int
     headers: Headers
     body: bytes
+    sums: list[int] | None = None  # the crc32c of each MiB of the body, where it was made already
 
 
 class HeadParser:

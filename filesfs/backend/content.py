@@ -251,7 +251,7 @@ class RichContent:
         if "Range" in headers and answer.status == 200:
             content = content[offset:end]
         elif len(content) == end - offset:
-            digests.verify(answer.headers, content)
+            digests.verify(answer.headers, content, answer.sums)
         if len(content) != end - offset:
             raise Corrupted(f"{len(content)} bytes came of the {end - offset} asked for.")
         return content

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from collections.abc import Sequence
 
 import crc32c
 
@@ -28,28 +29,28 @@ def digest_item(crc: int) -> str:
     return f"crc32c=:{base64.b64encode(crc.to_bytes(4, 'big')).decode()}:"
 
 
-def verify(headers: dict[str, str], data: Buffer) -> None:
-    """Compare an answer's content with the checksums it came with, if any. Raises Corrupted."""
+def verify(headers: dict[str, str], data: Buffer, sums: Sequence[int] | None = None) -> None:
+    """Compare an answer's content with the checksums it came with, if any. Raises Corrupted.
+
+    `sums`: the crc32c of each MiB of `data`, where it was made already.
+    """
+    view = memoryview(data)
     if blocks := headers.get("files-block-digests"):
-        _verify_blocks(blocks, memoryview(data))
+        joined = _decoded(blocks.strip())  # four bytes a block
+        for number in range(len(joined) // 4):
+            start = number * BLOCK
+            found = sums[number] if sums and number < len(sums) else None
+            _compare(joined[4 * number : 4 * number + 4], view[start : start + BLOCK], start, found)
     elif match := _CRC.search(headers.get("content-digest", "")):
-        _compare(_decoded(match.group(1)), data, 0)
+        found = sums[0] if sums and len(sums) == 1 else None
+        _compare(_decoded(match.group(1)), view, 0, found)
 
 
-def _verify_blocks(header: str, view: memoryview) -> None:
-    joined = _decoded(header.strip())  # four bytes a block
-    for number in range(len(joined) // 4):
-        start = number * BLOCK
-        _compare(joined[4 * number : 4 * number + 4], view[start : start + BLOCK], start)
-
-
-def _compare(expected: bytes, data: Buffer, start: int) -> None:
-    if expected and _crc(data) != expected:
+def _compare(expected: bytes, data: memoryview, start: int, found: int | None) -> None:
+    if found is None:
+        found = crc32c.crc32c(data)
+    if expected and found.to_bytes(4, "big") != expected:
         raise Corrupted(f"The {len(data)} bytes from {start} do not match their crc32c.")
-
-
-def _crc(data: Buffer) -> bytes:
-    return crc32c.crc32c(data).to_bytes(4, "big")
 
 
 def _decoded(value: str) -> bytes:

@@ -82,7 +82,7 @@ class Requester:
         head = self._head(request)
         try:
             if request.expected >= WORTH_IT and self._large and request.method == "GET":
-                raw = await self._large.get(head, stall)
+                raw = await self._large.get(head, stall, request.expected)
             else:
                 pool = self._data if request.bulk else self._metadata
                 raw = await pool.request(request.method, head, request.body, stall)
@@ -222,7 +222,7 @@ def _common_headers(settings: BackendSettings) -> str:
 
 
 def _answer(raw: RawAnswer) -> Answer:
-    return Answer(raw.status, raw.headers, raw.body)
+    return Answer(raw.status, raw.headers, raw.body, raw.sums)
 
 
 def _length(body: Buffer | Sequence[Buffer]) -> int:

@@ -145,6 +145,15 @@ class BlockCache:
         for index in self._indices.pop(version, set()):
             self._ledger.release(self._blocks.pop((version, index)).parts)
 
+    def forget(self, version: str, index: int) -> None:
+        """Drop one block from memory: nobody will ask for it soon."""
+        block = self._blocks.pop((version, index), None)
+        if block is not None:
+            self._ledger.release(block.parts)
+            self._indices[version].discard(index)
+            if not self._indices[version]:
+                del self._indices[version]
+
     # A stream that reads ahead fills memory before anybody wants the bytes. If all of them together
     # filled more than half of it, blocks would be evicted before they are read, and fetched twice.
     def join(self) -> None:
@@ -168,9 +177,4 @@ class BlockCache:
 
     def _evict(self) -> None:
         while self._ledger.used > self._budget:
-            (version, index), block = self._blocks.popitem(last=False)
-            self._ledger.release(block.parts)
-            indices = self._indices[version]
-            indices.discard(index)
-            if not indices:
-                del self._indices[version]
+            self.forget(*next(iter(self._blocks)))

@@ -23,6 +23,7 @@ from filesfs.errors import Corrupted, FilesfsError, Stale, Unavailable
 from filesfs.read.blocks import BLOCK_BYTES, BlockCache, DiskBlocks, version_of
 from filesfs.read.window import AHEAD, Range, ReadWindow
 
+_KEPT = 32 * BLOCK_BYTES  # smaller files stay in memory though the kernel has them
 _MOST_SAVES = 16  # blocks of one stream waiting for the disk; a slow disk does not get the rest
 
 log = logging.getLogger(__name__)
@@ -147,6 +148,9 @@ class ReadStream:
         return Range(start, end)
 
     def _look_ahead(self) -> None:
+        if self._size > _KEPT and (passed := self._window.passed()) is not None:
+            for low, _ in _by_block(passed.start, passed.end):
+                self._cache.forget(self._version, low // BLOCK_BYTES)
         in_flight = sum(fetch.ahead for fetch in self._fetches)
         wanted = self._window.ahead(in_flight, min(AHEAD, self._cache.share))
         if wanted and not self._joined:

@@ -31,6 +31,8 @@ _RUNS = 4  # places that one handle is read in at a time; who reads in more gets
 # sets for a mount.
 _LEAST_SLACK = 256 * KIB
 _MOST_SLACK = 4 * MIB
+# Several of the kernel's readahead windows may be under way at a time, the oldest answered last.
+_LEFT_BEHIND = 16 * MIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,7 @@ class _Run:
     planned: int  # what lies below is fetched or on its way
     step: int = FIRST  # length of the next range ahead
     backward: int = 0  # reads in a row that went down
+    passed: int = 0  # what lies below was told by `ReadWindow.passed`
 
     @property
     def slack(self) -> int:
@@ -144,6 +147,19 @@ class ReadWindow:
             run.step = min(2 * run.step, LARGEST)
         run.planned = max(run.planned, planned)
         return ranges
+
+    def passed(self) -> Range | None:
+        """Whole blocks that the run read last has left well behind, each told once.
+
+        The kernel keeps what it has read; here they would take the memory of what is read next.
+        """
+        run = self._runs[0]
+        end = _floor(max(0, run.head - _LEFT_BEHIND), BLOCK)
+        start = max(run.passed, _ceil(run.start, BLOCK))
+        if not run.forward or end <= start:
+            return None
+        run.passed = end
+        return Range(start, end)
 
     def restart(self) -> None:
         """A fetch failed: the window begins small again, and may plan the same once more."""

@@ -172,3 +172,22 @@ def test_ranges_are_sane_whatever_is_read(
             assert 0 <= part.start < part.end <= size
             assert part.start >= end or part.start >= wanted.start
             assert part.length <= LARGEST
+
+
+def test_a_sequential_reader_leaves_blocks_behind_each_once() -> None:
+    window = ReadWindow(GIB)
+    passed = []
+    for start in range(3 * MIB + KIB, 40 * MIB, 128 * KIB):
+        window.observe(start, start + 128 * KIB)
+        if (left := window.passed()) is not None:
+            passed.append(left)
+    assert passed[0].start == 4 * MIB
+    assert all(one.end == other.start for one, other in itertools.pairwise(passed))
+    assert passed[-1].end == 24 * MIB
+
+
+def test_a_random_reader_leaves_nothing_behind() -> None:
+    window = ReadWindow(GIB)
+    for start in (5 * MIB, 900 * MIB, 2 * MIB, 300 * MIB):
+        window.observe(start, start + 4 * KIB)
+        assert window.passed() is None
