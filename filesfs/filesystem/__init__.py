@@ -63,7 +63,19 @@ class Filesystem:
         if known is not None and name in known.local:
             return known.local[name]
         entry = self.core.directories.stale(parent, name)
-        return None if entry is None else self.tree.adopt(parent, name, entry)
+        if entry is None:
+            return None
+        if not self.listing_counts(parent):
+            there = self.core.inodes.find(entry)
+            if there is not None and there.names:  # it may have moved since, and we know better
+                return there
+        return self.tree.adopt(parent, name, entry)
+
+    def listing_counts(self, parent: Node) -> bool:
+        """The names are as they are now. Else changes overtook the listing, and the kernel must
+        look each name up before it uses it: an old one would lead to a file that has moved on.
+        """
+        return self.core.directories.complete(parent) is not None
 
     def releasedir(self, number: Handle) -> None:
         self.directories.pop(number)

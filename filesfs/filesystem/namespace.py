@@ -262,7 +262,7 @@ class Namespace:
 
     def disappeared(self, node: Node, parent: Node, name: bytes) -> None:
         """The name is gone, here and on the server."""
-        if len(node.names) <= 1:
+        if len(node.names) == 1:  # none: it was forgotten while the server was asked
             node.last_location = self._tree.location(node)
         self._core.directories.of(parent).local.pop(name, None)
         self._core.directories.mutate(parent, name, None)

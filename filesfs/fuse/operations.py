@@ -212,6 +212,7 @@ class Operations(pyfuse3.Operations):
         snapshot = await self._fs.entries(Handle(fh), start_id)
         if not self._dots(parent, start_id, token):
             return
+        counts = self._fs.listing_counts(parent)
         for index in range(max(0, start_id - 2), len(snapshot)):
             name = snapshot[index]
             node = self._fs.listed(parent, name)
@@ -221,6 +222,8 @@ class Operations(pyfuse3.Operations):
                 attributes = await self._attributes(node)
             else:
                 attributes = entry_attributes(self._fs.attributes.stat(node))
+            if not counts:
+                attributes.entry_timeout = 0
             if not pyfuse3.readdir_reply(token, name, attributes, index + 3):
                 self._fs.core.inodes.release(node)
                 return

@@ -350,3 +350,23 @@ async def test_a_name_is_found_although_the_listings_of_its_directory_are_older(
             await other.store(name, b"x")
             mine.fs.core.directories.doubt(mine.bucket, name)
             assert await mine.lookup(name) is not None, name
+
+
+@pytest.mark.trio
+async def test_a_rename_is_done_although_what_it_replaces_was_forgotten_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error after the server has moved it would make the kernel ask for it once more."""
+    async with rig(tmp_path) as mine:
+        await mine.store(b"new", b"new")
+        old = await mine.store(b"old", b"old")
+        move = mine.backend.move
+
+        async def moved(*places: Location, **options: bool) -> None:
+            await move(*places, **options)  # type: ignore[arg-type]  # passed on as they are
+            mine.fs.core.inodes.drop_name(old, mine.bucket, b"old")
+
+        monkeypatch.setattr(mine.backend, "move", moved)
+        await mine.fs.renaming.rename((mine.bucket, b"new"), (mine.bucket, b"old"), 0)
+        assert await mine.names() == [b"old"]
+        assert await mine.content(b"old") == b"new"
