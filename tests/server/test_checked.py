@@ -69,3 +69,22 @@ def test_a_file_that_was_cut(path: Path) -> None:
     os.truncate(path, BLOCK + 100)
     with pytest.raises(DamagedError):
         asyncio.run(CheckedRanges().read(str(path), SUMS, BLOCK, BLOCK + 50))
+
+
+def test_what_comes_from_the_disk_is_summed_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the block has left the page cache, and its bits have rotted on the disk since."""
+    status = path.stat()
+
+    async def read_twice() -> None:
+        ranges = CheckedRanges()
+        await ranges.read(str(path), SUMS, 0, 4096)
+        with path.open("r+b") as file:
+            file.write(b"damaged")
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+        monkeypatch.setattr(checked, "_from_page_cache", lambda *_: None)
+        await ranges.read(str(path), SUMS, 0, 4096)
+
+    with pytest.raises(DamagedError):
+        asyncio.run(read_twice())

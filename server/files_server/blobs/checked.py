@@ -1,8 +1,9 @@
 """Ranges of blobs that their client cannot check against whole blocks: checked here.
 
 It must not know requests. A block that was right is not read as a whole again for each small range
-of it, for a while and as long as its file is the same: a random reader would have 1 MiB read and
-summed for every 4 KiB.
+of it, for a while, as long as its file is the same and the range is in the page cache: a random
+reader would have 1 MiB read and summed for every 4 KiB. What has to come from the disk is always
+checked, since that is where bits rot.
 """
 
 from __future__ import annotations
@@ -45,8 +46,10 @@ class CheckedRanges:
         stamp = os.stat(path).st_mtime_ns
         numbers = range(start // BLOCK, -(-end // BLOCK))
         blocks = [(path, stamp, number) for number in numbers]
-        if not afresh and all(map(self._is_right, blocks)):
-            return await self._read(path, start, end)
+        if not afresh and end - start <= _INLINE and all(map(self._is_right, blocks)):
+            known = _from_page_cache(path, start, end)
+            if known is not None:
+                return known
         data = await asyncio.to_thread(_checked, path, sums, start, end)
         self._note(blocks)
         return data
@@ -62,12 +65,6 @@ class CheckedRanges:
         while len(self._right) > _TRUSTED_BLOCKS:
             self._right.popitem(last=False)
 
-    async def _read(self, path: str, start: int, end: int) -> bytes:
-        data = _from_page_cache(path, start, end) if end - start <= _INLINE else None
-        if data is None:
-            data = await asyncio.to_thread(_whole, path, start, end)
-        return data
-
 
 def _from_page_cache(path: str, start: int, end: int) -> bytes | None:
     """What needs no disk; None if some of it does."""
@@ -80,14 +77,6 @@ def _from_page_cache(path: str, start: int, end: int) -> bytes | None:
     finally:
         os.close(descriptor)
     return bytes(data) if count == len(data) else None
-
-
-def _whole(path: str, start: int, end: int) -> bytes:
-    with open(path, "rb") as file:
-        data = os.pread(file.fileno(), end - start, start)
-    if len(data) != end - start:
-        raise DamagedError(start, end)
-    return data
 
 
 def _checked(path: str, sums: bytes, start: int, end: int) -> bytes:
