@@ -31,7 +31,7 @@ _END_SECONDS = 120.0  # a worker ends its step, and clears up
 _MEMORY_MB = 160.0
 _LONG_SECONDS = 600.0
 _GROWTH = 1.15
-_FEW = 8  # descriptors, threads, tasks: kept connections, pool threads that come and go
+_FEW = 24  # descriptors, threads, tasks: two mounts' kept connections, pool threads
 _STATUS = ("tasks", "inodes", "open_files", "unsent_files", "journal_records")
 _MUST_BE_GONE = ("open_files", "unsent_files", "journal_records", "sessions", "uploads", "spool")
 
