@@ -73,6 +73,9 @@ class Stat(NamedTuple):
     ttl: float
 
 
+_CLOCK_REALTIME_COARSE = 5  # from <linux/time.h>; Python has no name for it
+
+
 class Kernel(Protocol):
     """What the file system tells the kernel, without waiting: see fuse/kernel.py."""
 
@@ -114,6 +117,11 @@ class NamespaceLock:
             self._changed = None
 
 
+def _ticks() -> int:
+    """Nanoseconds as the kernel stamps files with them."""
+    return time.clock_gettime_ns(_CLOCK_REALTIME_COARSE)
+
+
 @dataclass(slots=True)
 class Core:
     """The owners of state and the way to the server, as handed to each part."""
@@ -131,10 +139,13 @@ class Core:
     namespace: NamespaceLock = field(default_factory=NamespaceLock)
     clock_offset: int = 0  # nanoseconds that the server's clock is ahead of ours
     clock: Callable[[], int] = time.time_ns
+    ticks: Callable[[], int] = _ticks
 
     def now(self) -> int:
-        """Nanoseconds, by the server's clock as well as we know it."""
-        return self.clock() + self.clock_offset
+        """Nanoseconds, by the server's clock as well as we know it, in the kernel's own ticks: a
+        utimensat() with UTIME_NOW sends those, and must not fall behind a write before it.
+        """
+        return self.ticks() + self.clock_offset
 
     def saw_commit(self, entry: Entry, before: int) -> None:
         """Learn the server's clock from a change that it has just stamped; `before` is when we

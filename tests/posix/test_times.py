@@ -219,3 +219,13 @@ def test_a_new_file_has_now_on_all(place: Path) -> None:
     for value in (status.st_atime_ns, status.st_mtime_ns, status.st_ctime_ns):
         assert before < value < before + 5_000_000_000
     assert stat.S_ISREG(status.st_mode)
+
+
+def test_touch_does_not_fall_behind_a_write(folder: Path) -> None:
+    """The kernel sends its own ticks for "now", which lag behind a precise clock."""
+    for number in range(50):
+        path = folder / f"touched-{number}"
+        path.write_bytes(b"x")
+        written = path.stat().st_mtime_ns
+        os.utime(path)
+        assert path.stat().st_mtime_ns >= written
