@@ -233,9 +233,13 @@ class Replayer:
             self._lost(record, f"{error}; a later version of it follows")
             return
         beside = await self._beside(buffer, target, base)
-        if follower is not None:
-            self.journal.forget(follower.id)  # those attributes were for our content
+        follower = self.journal.follower(record)  # a close() meanwhile put content in its place
+        attributes = follower if follower is not None and follower.payload is None else None
+        if attributes is not None:
+            self.journal.forget(attributes.id)  # they were for our content
         self._lost(record, f"{error}; our content is stored as {str(beside)!r}", beside)
+        if attributes is not None:
+            self.owner.lost(attributes, None)
 
     async def _beside(self, buffer: WriteBuffer, target: Target, base: _Base) -> Location:
         for number in range(_ATTEMPTS):

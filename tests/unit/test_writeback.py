@@ -406,3 +406,31 @@ async def test_a_program_that_has_the_file_open_hears_of_it(tmp_path: Path) -> N
         assert await mine.content(b"a") == b"theirs"
         files = await stored(mine.backend)
         assert (files["a"], _beside(files)) == (b"theirs", [b"ours"])
+
+
+@pytest.mark.parametrize("closed_again", [False, True])
+async def test_a_chmod_before_the_conflict_is_found_leaves_nothing_behind(
+    tmp_path: Path, closed_again: bool
+) -> None:
+    async with writing(tmp_path / "mine", MemoryTree()) as mine:
+        node = await mine.store(b"a", b"theirs")
+        await sent(mine)
+        other = MemoryBackend(mine.backend.tree, origin="other")
+        gate = mine.backend.faults.hold("put")
+        await overwrite(mine, b"a", b"mine")
+        await gate.reached.wait()
+        await mine.fs.attributes.set(node, AttributeChange(mode=0o600))
+        await other.put(Location("b", "a"), b"newer", "text/plain", AttributeChange())
+        gate.open()
+        beside = mine.backend.faults.hold("put")  # the first put is past it, and is refused
+        await beside.reached.wait()
+        if closed_again:
+            await overwrite(mine, b"a", b"mine again")
+        beside.open()
+        await sent(mine)
+        with trio.fail_after(5):
+            await mine.fs.files.commits.backlog.clear(node)
+        found = await stored(mine.backend)
+        assert found.pop("a") == b"newer"
+        assert (b"mine again" if closed_again else b"mine") in found.values()
+        assert await mine.content(b"a") == b"newer"
