@@ -179,13 +179,16 @@ class Journal:
         self._done(id, {"forget": id})
 
     def _done(self, id: JournalId, line: dict[str, Any]) -> None:
-        """Not waited for: if the disk never gets it, the next start finds it out again."""
+        """Not waited for: if the disk never gets it, the next start finds it out again. For that it
+        needs the spool file, if there is one: that goes once the line is certain.
+        """
         record = self._records.get(id)
         if record is None:
             return
+        spooled = record.payload is not None and bool(record.payload.spool)
         self._cross_out(line)
         try:
-            self._log.append(line, durable=False)
+            self._log.append(line, durable=spooled)
         except OSError as error:
             log.warning("%s: %s is done, and cannot be crossed out: %s", self.folder, record, error)
             if (file := self._files.pop(id, None)) is not None:

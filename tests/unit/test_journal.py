@@ -417,3 +417,34 @@ def test_small_content_waits_for_the_disk_once(
     monkeypatch.setattr("os.fdatasync", waits.append)
     journal.keep(written(journal, b"x"), TARGET)
     assert len(waits) == (1 if place == "in the log" else 3)
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_a_spool_file_does_not_go_before_its_record(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, stored: bool
+) -> None:
+    """A power cut takes what was written to the log and not waited for, and no unlink before it."""
+    buffer = written(journal, b"first")
+    first = journal.keep(buffer, TARGET)
+    buffer.close()
+    journal.keep(written(journal, b"second"), TARGET, after=first)
+    durable: list[int] = []  # length of the log that is certain, at each wait for the disk
+    unlinked: list[int] = []
+    log = journal.folder / "journal.log"
+    sync, unlink = os.fdatasync, Path.unlink
+
+    def synced(descriptor: int) -> None:
+        sync(descriptor)
+        durable.append(log.stat().st_size)
+
+    def gone(path: Path, missing_ok: bool = False) -> None:
+        unlinked.append(log.stat().st_size)
+        unlink(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(os, "fdatasync", synced)
+    monkeypatch.setattr(Path, "unlink", gone)
+    if stored:
+        journal.stored(first, BASE)
+    else:
+        journal.forget(first)
+    assert all(length in durable for length in unlinked)
