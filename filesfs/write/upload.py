@@ -16,7 +16,15 @@ import trio
 
 from filesfs.backend.protocol import FilesBackend
 from filesfs.domain import Entry, Kind
-from filesfs.errors import Conflict, Gone, InvalidRequest, NotFound, RequestError, Unsupported
+from filesfs.errors import (
+    Conflict,
+    Gone,
+    InvalidRequest,
+    NotFound,
+    RequestError,
+    Unavailable,
+    Unsupported,
+)
 from filesfs.wire import Extension
 from filesfs.write.buffer import BaseReader, WriteBuffer
 from filesfs.write.plan import COPY_AT_LEAST, plan
@@ -121,7 +129,10 @@ class Uploader:
                 return await self._session(buffer, target, base, copy=False)
             except _SessionLost:
                 continue
-        return await self._session(buffer, target, base, copy=False)
+        try:
+            return await self._session(buffer, target, base, copy=False)
+        except _SessionLost as error:  # not Gone: the file is there, for all we know
+            raise Unavailable(f"the upload was lost {_ATTEMPTS} times: {error}") from error
 
     async def _put(self, buffer: WriteBuffer, target: Target, base: BaseReader) -> Entry:
         return await self._backend.put(

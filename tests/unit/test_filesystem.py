@@ -12,7 +12,7 @@ import trio
 import trio.testing
 
 from filesfs.domain import AttributeChange, Handle, Listing, Location
-from filesfs.errors import FileSystemError, NoSpace, Unavailable, Unsupported
+from filesfs.errors import FileSystemError, Gone, NoSpace, Unavailable, Unsupported
 from filesfs.filesystem.core import version_of
 from tests.fakes.memory_tree import MemoryTree
 from tests.unit.filesystem_rig import ROOT_USER, Rig, rig
@@ -99,6 +99,21 @@ async def test_a_full_server_is_enospc_and_what_was_there_stays(tmp_path: Path) 
         assert (await mine.backend.stat(Location("b", "a"))).size == 3
         assert await mine.content(b"a") == b"old"
         assert (node.inode, True) in mine.kernel.inodes  # its pages have "new"
+
+
+@pytest.mark.trio
+async def test_an_upload_that_the_server_keeps_losing_is_not_a_removed_file(
+    tmp_path: Path,
+) -> None:
+    async with rig(tmp_path) as mine:
+        node = await mine.store(b"a", b"old")
+        handle = await mine.open(node, os.O_WRONLY | os.O_TRUNC)
+        await mine.fs.files.write(handle, 0, b"n" * (2 << 20))
+        mine.backend.faults.fail("commit", Gone("collected"), times=3)
+        with pytest.raises(Unavailable):
+            await mine.close(handle)
+        await mine.fs.files.commits.backlog.send_all()
+        assert (await mine.backend.stat(Location("b", "a"))).size == 2 << 20
 
 
 @pytest.mark.trio

@@ -144,6 +144,15 @@ async def test_a_lost_session_is_started_again(new: WriteBuffer) -> None:
     assert [session.cancelled for session in server.sessions] == [True, True, False]
 
 
+async def test_sessions_that_get_lost_do_not_mean_that_the_file_is_gone(new: WriteBuffer) -> None:
+    """Gone is for a resource without a name: close() then drops the content, and is right to."""
+    server = Server(fault=failing("send 500 final", Gone("collected"), 3))
+    new.write(0, b"x" * 1500)
+    async with uploader(server) as up:
+        with pytest.raises(Unavailable):
+            await up.commit(new, target(), Nothing())
+
+
 @pytest.mark.parametrize("call", ["open 1500", "send 1000", "send 500 final"])
 @pytest.mark.parametrize("error", [NoSpace("full"), Unavailable("away"), PreconditionFailed("no")])
 async def test_an_error_leaves_the_buffer_as_it_was(
