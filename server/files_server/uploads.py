@@ -134,6 +134,8 @@ class Uploads:
                 if part.offset is None:
                     raise ApiError(409, "Another request is sending to this session.", reason=BUSY)
                 await _end(active)
+                # By now it may be forgotten, and another request at work on its successor.
+                active = self._active.setdefault(session_id, _Active())
             session = self.find(session_id)
         except ApiError:
             if active.task is None and active.file is None:
@@ -229,6 +231,8 @@ class Uploads:
             active.committing = True
             return await self._complete(session, content, 0, origin)
         file = active.file or await self._open(active, session)
+        if file.length != session.offset:  # of the last part the catalog could not be told
+            await self._in_thread(file.restore, session.offset)
         await self._fill(file, session, part)
         if file.length != session.size:
             return None
@@ -384,6 +388,6 @@ async def _end(active: _Active) -> None:
     task = active.task
     if task is None:
         return
-    if not active.committing:
+    if not active.committing and not task.cancelling():  # twice would cut its last sync short
         task.cancel()
     await asyncio.wait({task})

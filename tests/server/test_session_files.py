@@ -1,0 +1,120 @@
+"""A session's file and its row stay in step, whatever fails or is asked for again in between."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from files_server.catalog.commits import NO_CONDITIONS
+from files_server.catalog.sessions import Session, Wish
+from files_server.catalog.store import Catalog
+from files_server.errors import ApiError
+from files_server.parts import Part
+from files_server.services import Services, opened
+from files_server.settings import Settings
+from files_server.uploads import Uploads
+
+HALF = 200_000  # more than what is kept in the catalog
+Scenario = Callable[[Services], Awaitable[None]]
+
+
+def run(data_dir: Path, scenario: Scenario) -> None:
+    async def all_of_it() -> None:
+        async with opened(Settings(data_dir=data_dir)) as services:
+            await scenario(services)
+
+    asyncio.run(all_of_it())
+
+
+async def nothing(self: object) -> None:
+    """Instead of collecting, which would meet the fault too."""
+
+
+async def once(data: bytes) -> AsyncIterator[bytes]:
+    yield data
+
+
+def part(data: bytes, offset: int | None = None) -> Part:
+    return Part(once(data), len(data), offset)
+
+
+async def begin(services: Services, key: str, size: int, repeat_key: str = "") -> Session:
+    wish = Wish("b", key, "text/plain", NO_CONDITIONS)
+    return await services.uploads.create(wish, size, "", repeat_key)
+
+
+def stored(services: Services, etag: str) -> bytes:
+    version = services.catalog.version_by_etag(etag, "b", "")
+    assert version.blob is not None
+    return services.blobs.path(version.blob).read_bytes()
+
+
+@pytest.mark.parametrize("offset", [None, 0])
+def test_a_part_that_could_not_be_recorded_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offset: int | None
+) -> None:
+    """The disk is full just as the catalog is to note the part: it is sent again."""
+    full = False
+    write = Catalog.write
+
+    async def failing(self: Catalog, mutation: Any, origin: str = "") -> Any:
+        if full:
+            raise ApiError(507, "full")
+        return await write(self, mutation, origin)
+
+    async def scenario(services: Services) -> None:
+        nonlocal full
+        session = await begin(services, "k", 2 * HALF)
+        full = True
+        with pytest.raises(ApiError):
+            await services.uploads.append(session.id, part(b"1" * HALF, offset), "")
+        full = False
+        assert services.uploads.find(session.id).offset == 0
+        assert await services.uploads.append(session.id, part(b"1" * HALF, offset), "") is None
+        at = None if offset is None else HALF
+        outcome = await services.uploads.append(session.id, part(b"2" * HALF, at), "")
+        assert outcome is not None
+        assert stored(services, outcome.node.etag) == b"1" * HALF + b"2" * HALF
+
+    monkeypatch.setattr(Catalog, "write", failing)
+    monkeypatch.setattr(Catalog, "prune", nothing)
+    monkeypatch.setattr(Catalog, "shrink", nothing)
+    monkeypatch.setattr(Uploads, "collect", nothing)
+    run(tmp_path / "data", scenario)
+
+
+def test_three_requests_on_one_session_take_turns(tmp_path: Path) -> None:
+    """The first is small and has no file yet; the others take over from it one after another."""
+    running = most = 0
+
+    async def slow(data: bytes, *, ends: bool) -> AsyncIterator[bytes]:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        try:
+            yield data[:1]
+            await asyncio.sleep(0.05 if ends else 2)
+            yield data[1:]
+        finally:
+            running -= 1
+
+    async def scenario(services: Services) -> None:
+        session = await begin(services, "k", 4)
+        parts = [
+            Part(slow(b"data", ends=False), 4),
+            Part(slow(b"data", ends=False), 4, 0),
+            Part(slow(b"data", ends=True), 4, 0),
+        ]
+        sending = []
+        for one in parts:
+            sending.append(asyncio.create_task(services.uploads.append(session.id, one, "")))
+            await asyncio.sleep(0.2)
+        results = await asyncio.gather(*sending, return_exceptions=True)
+        assert most == 1
+        assert sum(isinstance(result, ApiError) for result in results) >= 2, results
+
+    run(tmp_path / "data", scenario)
