@@ -330,10 +330,12 @@ class Uploads:
         return self.find(session.id)
 
     async def _commit(self, file: UploadFile, session: Session, origin: str) -> Outcome:
-        content = await self._publish(file, session.id)
+        # An Idempotency-Key makes the same id again once the session is forgotten; a blob stays.
+        blob = f"{session.id}.{secrets.token_hex(8)}"
+        content = await self._publish(file, blob)
         keep = keeping.asked_for(self._settings, auth.current().name)
         return await self._committed(
-            file, session.id,
+            file, blob,
             lambda tx: sessions.complete(tx, session, content, session.offset, keep), origin,
         )  # fmt: skip
 

@@ -87,6 +87,23 @@ def test_a_part_that_could_not_be_recorded_does_not_count(
     run(tmp_path / "data", scenario)
 
 
+def test_a_key_that_is_used_again_later_leaves_the_first_file_alone(tmp_path: Path) -> None:
+    """An Idempotency-Key whose session was forgotten meanwhile is a new upload."""
+
+    async def scenario(services: Services) -> None:
+        first = await begin(services, "one", HALF, "the same")
+        one = await services.uploads.append(first.id, part(b"1" * HALF), "")
+        await services.catalog.write(lambda tx: tx.run("DELETE FROM sessions"))
+        second = await begin(services, "two", HALF, "the same")
+        two = await services.uploads.append(second.id, part(b"2" * HALF), "")
+        assert one is not None
+        assert two is not None
+        assert stored(services, one.node.etag) == b"1" * HALF
+        assert stored(services, two.node.etag) == b"2" * HALF
+
+    run(tmp_path / "data", scenario)
+
+
 def test_three_requests_on_one_session_take_turns(tmp_path: Path) -> None:
     """The first is small and has no file yet; the others take over from it one after another."""
     running = most = 0

@@ -186,14 +186,16 @@ class LocalBlobs:
     def sweep(self, named: Set[str], sessions: Set[str]) -> int:
         """On start: what a crash left behind goes; how many files that were.
 
-        A blob of an open session was published but not committed: it is an upload again.
+        A blob of an open session (SESSION.SUFFIX) was published but not committed: it is an upload
+        again.
         """
         removed = 0
         for path in self._blobs.glob("??/*"):
             if path.name in named:
                 continue
-            if path.name in sessions and not (self._uploads / path.name).exists():
-                path.rename(self._uploads / path.name)
+            upload = self._uploads / path.name.partition(".")[0]
+            if upload.name in sessions and not upload.exists():
+                path.rename(upload)
             else:
                 path.unlink()
                 removed += 1
