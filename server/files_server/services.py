@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import logging
 import os
 import shutil
 from collections.abc import AsyncIterator
@@ -30,6 +31,7 @@ from files_server.uploads import Uploads
 
 _SWEEP_SECONDS = 60.0
 _THREADS = 8  # for disk work
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +87,14 @@ async def _opened(settings: Settings, pool: ThreadPoolExecutor) -> AsyncIterator
 
 
 async def _sweep(services: Services) -> None:
-    """Collect what expired, now and then."""
+    """Collect what expired, now and then; what fails, as on a full disk, is tried again later."""
+    catalog = services.catalog
     while True:
-        await services.uploads.collect()
-        await services.catalog.prune()
-        await services.catalog.shrink()
+        for collect in (services.uploads.collect, catalog.prune, catalog.shrink):
+            try:
+                await collect()
+            except Exception as error:
+                _log.error("collecting what expired failed: %s", error)
         await asyncio.sleep(_SWEEP_SECONDS)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from files_server.blobs.local import LocalBlobs
 from files_server.catalog.commits import NO_CONDITIONS
 from files_server.catalog.sessions import Session, Wish
 from files_server.catalog.store import Catalog
@@ -102,6 +103,17 @@ def test_a_key_that_is_used_again_later_leaves_the_first_file_alone(tmp_path: Pa
         assert stored(services, two.node.etag) == b"2" * HALF
 
     run(tmp_path / "data", scenario)
+
+
+def test_what_a_crash_left_published_is_an_upload_again(tmp_path: Path) -> None:
+    blobs = LocalBlobs(tmp_path)
+    blobs.prepare()
+    file = blobs.open_upload("session")
+    file.append([b"content"])
+    blobs.publish(file, "session.0123")
+    file.close()
+    assert blobs.sweep(set(), {"session"}) == 0
+    assert (tmp_path / "uploads" / "session").read_bytes() == b"content"
 
 
 def test_three_requests_on_one_session_take_turns(tmp_path: Path) -> None:
