@@ -212,9 +212,9 @@ class Renaming:
             self._namespace.disappeared(target, *new)
             if covered is not None:  # still there for others, and for a crash
                 self._core.directories.mutate(*new, covered)
+        self._swap_names(source, old, new)
         self._core.directories.of(old[0]).local.pop(old[1], None)
         self._core.directories.of(new[0]).local[new[1]] = source
-        self._swap_names(source, old, new)
 
     def _rehang(self, source: Node, old: tuple[Node, bytes], new: tuple[Node, bytes]) -> None:
         """The server has moved it: entries and names follow, the ctime is now's."""
@@ -229,11 +229,15 @@ class Renaming:
     def _swap_names(self, source: Node, old: tuple[Node, bytes], new: tuple[Node, bytes]) -> None:
         inodes = self._core.inodes
         inodes.move_name(source, old, new)
+        try:
+            self._files.commits.backlog.moved(source)
+        except OSError:  # the journal's disk is full: its record has the old name
+            inodes.move_name(source, new, old)
+            raise
         now = self._core.now()
         for parent in (old[0], new[0]):
             self._core.touched(parent, now)
         source.pending_ctime = now
-        self._files.commits.backlog.moved(source)
 
     async def _exchange(
         self, source: Node, target: Node, old: tuple[Node, bytes], new: tuple[Node, bytes]

@@ -197,6 +197,25 @@ async def test_a_new_file_that_waits_is_renamed_in_the_journal(tmp_path: Path) -
         assert await stored(again.backend) == {"a": b"first", "new": b"data"}
 
 
+async def test_a_rename_that_the_journal_cannot_take_has_not_happened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    async with writing(tmp_path / "mine", MemoryTree()) as mine:
+        first = await under_way(mine, b"first")
+        await mine.store(b"a", b"data")
+        with monkeypatch.context() as patch, pytest.raises(OSError, match="full"):
+            patch.setattr("filesfs.write.log.RecordLog.append", full)
+            await mine.fs.renaming.rename((mine.bucket, b"a"), (mine.bucket, b"z"), 0)
+        assert await mine.names() == [b"a", b"first"]
+        first.open()
+        await sent(mine)
+        assert await mine.content(b"a") == b"data"
+        assert await mine.names() == [b"a", b"first"]
+
+
 @pytest.mark.parametrize("over", [None, b"old"])
 async def test_a_rename_waits_for_the_upload_that_is_under_way(
     tmp_path: Path, over: bytes | None
