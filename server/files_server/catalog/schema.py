@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 
 FORMAT_VERSION = 1  # of the data folder; a newer one is refused
-REVISION = "0002"  # of the tables; the newest file in migrations/versions
+REVISION = "0003"  # of the tables; the newest file in migrations/versions
 FILE, DIRECTORY, BUCKET = 0, 1, 2  # resources.kind
 
 metadata = MetaData()
@@ -106,6 +106,13 @@ sessions = Table(
     Column("last_offset", BigInteger, nullable=False),  # where the part that completed it began
     Column("answer", _Text),  # JSON of the full entry, once complete
     Column("touched_at", BigInteger, nullable=False),
+    # Op 1 counts the open ones, among all that were completed within the hour.
+    Index(
+        "sessions_open",
+        "state",
+        sqlite_where=text("state = 0"),
+        postgresql_where=text("state = 0"),
+    ),
 )
 
 # What can be undeleted: versions that lost their name, and what they were then. A row goes with its
