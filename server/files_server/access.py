@@ -125,9 +125,11 @@ def require(right: Right, bucket: str) -> None:
     _need(auth.current(), right, bucket)
 
 
-def require_owner(owner: str) -> None:
-    """For handlers: ApiError 403 unless the running request's token is the session's `owner`."""
+def require_owner(owner: str, bucket: str) -> None:
+    """For handlers: ApiError 403 unless the running request's token is the session's `owner`, and
+    may still write to its bucket."""
     grant = auth.current()
+    _need(grant, Right.WRITE, bucket)
     if grant.name != owner and not grant.has(Right.ADMIN):
         raise ApiError(403, f"This upload session does not belong to the token {grant.name!r}.")
 

@@ -17,6 +17,7 @@ TOKENS = {
     "bob": ("read,write,delete", "b,shared"),
     "reader": ("read", "*"),
     "root": ("admin", "*"),
+    "lead": ("admin", "a"),
 }
 
 
@@ -85,6 +86,8 @@ def test_a_session_belongs_to_the_token_that_made_it(clients: Clients) -> None:
     assert clients["bob"].delete(path).status_code == 403
     assert clients["reader"].get(path).status_code == 403
     assert clients["nobody"].post(path, content=b"x").status_code == 401
+    assert clients["lead"].get(path).status_code == 403  # an admin, but of another bucket
+    assert clients["lead"].post(path, content=b"x").status_code == 403
     assert clients["root"].get(path).json()["offset"] == 0
     assert clients["ann"].post(path, content=b"x").json()["bytes"] == 1
 

@@ -45,7 +45,7 @@ async def send(request: Request) -> Response:
     target = asking.target_of(request)
     part = asking.part_of(request)
     uploads = asking.services_of(request).uploads
-    require_owner(uploads.find(target.session).wish.owner)
+    _check_owner(uploads.find(target.session))
     outcome = await uploads.append(target.session, part, asking.origin_of(request))
     if outcome is None:
         response = asking.answer(request, None)
@@ -65,7 +65,7 @@ async def send(request: Request) -> Response:
 async def info(request: Request) -> Response:
     target = asking.target_of(request)
     session = asking.services_of(request).uploads.find(target.session)
-    require_owner(session.wish.owner)
+    _check_owner(session)
     return _shown(request, session)
 
 
@@ -73,9 +73,13 @@ async def info(request: Request) -> Response:
 async def cancel(request: Request) -> Response:
     target = asking.target_of(request)
     uploads = asking.services_of(request).uploads
-    require_owner(uploads.find(target.session).wish.owner)
+    _check_owner(uploads.find(target.session))
     await uploads.cancel(target.session)
     return asking.answer(request, None)
+
+
+def _check_owner(session: Session) -> None:
+    require_owner(session.wish.owner, session.wish.bucket)
 
 
 def _shown(request: Request, session: Session) -> Response:
