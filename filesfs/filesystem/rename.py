@@ -8,7 +8,8 @@ never stored.
 from __future__ import annotations
 
 import errno
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 from filesfs.domain import Kind
 from filesfs.errors import Conflict, FileSystemError, NotFound, PreconditionFailed, Unsupported
@@ -47,13 +48,10 @@ class Renaming:
         )
         if directory:  # once without holding anything up, and again with the lock
             await self._send_below(source, old, new, flags)
-        await self._core.namespace.acquire(exclusive=directory)
-        try:
+        async with self._locks(source, target, exclusive=directory):
             if directory:
                 await self._send_below(source, old, new, flags)
             await self._locked(source, target, old, new, flags)
-        finally:
-            self._core.namespace.release(exclusive=directory)
         for node in (source, target):
             if node is not None and isinstance(node.content, Content):
                 await self._files.commits.settle(node)
@@ -102,6 +100,24 @@ class Renaming:
         if target.kind is Kind.DIRECTORY and known is not None and known.local:
             raise FileSystemError(errno.ENOTEMPTY)
 
+    @asynccontextmanager
+    async def _locks(
+        self, source: Node, target: Node | None, *, exclusive: bool
+    ) -> AsyncIterator[None]:
+        """With no commit of either under way: both content locks, in a fixed order, and then the
+        namespace, as a commit takes them.
+        """
+        contents = sorted(
+            (n.content for n in (source, target) if n and isinstance(n.content, Content)),
+            key=lambda content: content.node.inode,
+        )
+        async with AsyncExitStack() as held:
+            for content in contents:
+                await held.enter_async_context(content.lock)
+            await self._core.namespace.acquire(exclusive=exclusive)
+            held.callback(self._core.namespace.release, exclusive=exclusive)
+            yield
+
     async def _locked(
         self,
         source: Node,
@@ -110,26 +126,16 @@ class Renaming:
         new: tuple[Node, bytes],
         flags: int,
     ) -> None:
-        """With no commit of either under way (both content locks, in a fixed order)."""
-        contents = sorted(
-            (n.content for n in (source, target) if n and isinstance(n.content, Content)),
-            key=lambda content: content.node.inode,
-        )
-        for content in contents:
-            await content.lock.acquire()
-        try:
-            await self._send_ahead(source, target, old, new)
-            if flags & EXCHANGE:
-                assert target is not None
-                await self._exchange(source, target, old, new)
-            elif source.local:
-                await self._uncover(*old)
-                self._hang(source, target, old, new)
-            else:
-                await self._move(source, target, old, new, flags)
-        finally:
-            for content in contents:
-                content.lock.release()
+        """With the locks."""
+        await self._send_ahead(source, target, old, new)
+        if flags & EXCHANGE:
+            assert target is not None
+            await self._exchange(source, target, old, new)
+        elif source.local:
+            await self._uncover(*old)
+            self._hang(source, target, old, new)
+        else:
+            await self._move(source, target, old, new, flags)
 
     async def _send_ahead(
         self,

@@ -19,6 +19,7 @@ import trio.testing
 
 from filesfs.domain import AttributeChange, Kind, Location
 from filesfs.errors import AccessDenied, FileSystemError, Unavailable
+from filesfs.filesystem.rename import EXCHANGE
 from tests.fakes.memory_backend import Gate, MemoryBackend
 from tests.fakes.memory_tree import MemoryTree
 from tests.unit.filesystem_rig import ROOT_USER, Rig, rig
@@ -197,6 +198,34 @@ async def test_a_new_file_that_waits_is_renamed_in_the_journal(tmp_path: Path) -
         assert await stored(again.backend) == {"a": b"first", "new": b"data"}
 
 
+async def test_a_file_changes_places_with_a_directory_while_it_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = trio.Event()
+
+    async def slow(*_: object) -> None:
+        await disk.wait()
+
+    async with writing(tmp_path / "mine", MemoryTree()) as mine:
+        await mine.fs.namespace.mkdir(mine.bucket, b"d", 0o755, ROOT_USER)
+        _, handle = await mine.create(b"a")
+        await mine.fs.files.write(handle, 0, b"old")
+        await mine.fs.files.flush(handle)
+        await sent(mine)
+        await mine.fs.files.write(handle, 0, b"new")
+        monkeypatch.setattr("filesfs.write.buffer.WriteBuffer.sync", slow)
+        with trio.fail_after(5):
+            async with trio.open_nursery() as both:
+                both.start_soon(mine.close, handle)
+                await trio.testing.wait_all_tasks_blocked()
+                places = (mine.bucket, b"a"), (mine.bucket, b"d")
+                both.start_soon(mine.fs.renaming.rename, *places, EXCHANGE)
+                await trio.testing.wait_all_tasks_blocked()
+                disk.set()
+        await sent(mine)
+        assert await mine.content(b"d") == b"new"
+
+
 async def test_a_rename_that_the_journal_cannot_take_has_not_happened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -206,9 +235,10 @@ async def test_a_rename_that_the_journal_cannot_take_has_not_happened(
     async with writing(tmp_path / "mine", MemoryTree()) as mine:
         first = await under_way(mine, b"first")
         await mine.store(b"a", b"data")
-        with monkeypatch.context() as patch, pytest.raises(OSError, match="full"):
+        with monkeypatch.context() as patch:
             patch.setattr("filesfs.write.log.RecordLog.append", full)
-            await mine.fs.renaming.rename((mine.bucket, b"a"), (mine.bucket, b"z"), 0)
+            with pytest.raises(OSError, match="full"):
+                await mine.fs.renaming.rename((mine.bucket, b"a"), (mine.bucket, b"z"), 0)
         assert await mine.names() == [b"a", b"first"]
         first.open()
         await sent(mine)
