@@ -42,10 +42,11 @@ def ask(
     body: Iterable[bytes] = (b"",),
 ) -> Answer:
     """The answer to one request. The body comes in the given parts."""
-    return asyncio.run(_ask(app, scope(method, path, headers), list(body)))
+    return asyncio.run(answer_to(app, scope(method, path, headers), list(body)))
 
 
-async def _ask(app: App, request: Scope, parts: list[bytes]) -> Answer:
+async def answer_to(app: App, request: Scope, parts: list[bytes]) -> Answer:
+    """The same within an event loop that runs already."""
     answer = Answer()
 
     async def receive() -> Message:

@@ -31,6 +31,7 @@ from filesfs.wire import (
 
 router = APIRouter()
 _PATH = "/v1/files/{bucket}/{key:path}"
+_LOOKS = 10  # at a file that is replaced time and again while it is looked at
 _ENTRY_HEADER = 4096  # bytes; larger ones (xattrs) are asked for on their own
 
 
@@ -171,10 +172,7 @@ async def _content(request: Request, target: Target) -> Response:
         etag = etag if etag[:1] == '"' else f'"{etag}"'
         version = catalog.version_by_etag(etag, target.bucket, target.key)
     else:
-        node = _found(request, target)
-        if node.is_directory:
-            raise not_found(target.bucket, target.key)
-        version = catalog.version(node.version_id) if node.version_id is not None else None
+        node, version = _current(request, target)
         if version and version.mime_type != node.mime_type:  # PATCH set another one
             version = replace(version, mime_type=node.mime_type)
     if version is None:
@@ -188,6 +186,19 @@ async def _content(request: Request, target: Target) -> Response:
         if len(entry) <= _ENTRY_HEADER:  # ASCII, so it can stand in a header
             response.raw_headers.append((b"files-entry", entry.encode()))
     return response
+
+
+def _current(request: Request, target: Target) -> tuple[Node, Version | None]:
+    """The file and its content, of one moment: a version that is replaced may go at once."""
+    catalog = asking.services_of(request).catalog
+    for _ in range(_LOOKS):
+        node = _found(request, target)
+        if node.is_directory:
+            raise not_found(target.bucket, target.key)
+        version = catalog.version(node.version_id) if node.version_id is not None else None
+        if version and version.etag == node.etag:
+            return node, version
+    return node, None
 
 
 def _register(request: Request, target: Target) -> Response:
