@@ -23,7 +23,7 @@ from bench.systems import Filesfs
 mpl.use("svg")
 from matplotlib import pyplot as plt  # after the choice of what draws
 
-mpl.rcParams["svg.hashsalt"] = "filesfs"  # the same figures, the same file
+mpl.rcParams |= {"svg.hashsalt": "filesfs", "svg.fonttype": "none"}  # same figures, same file
 
 
 def main() -> int:
