@@ -179,9 +179,19 @@ class Commits:
         self, node: Node, content: Content, record: Record, entry: Entry, whole: bool
     ) -> None:
         """A record is stored. `whole`: there is nothing newer of the file."""
+        if record.payload is None and not whole and self._is_theirs(node, content, entry):
+            return  # what is clean in the buffer is of our version, and stays so
         self._took(node, content, entry, whole)
         if whole:
             node.pending, node.pending_ctime = AttributeChange(), 0
+
+    def _is_theirs(self, node: Node, content: Content, entry: Entry) -> bool:
+        """Attributes of ours landed on a version that another client has stored meanwhile. (In a
+        registered location they make a new ETag themselves.)
+        """
+        if content.base is None or self._tree.registered(node):
+            return False
+        return version_of(entry) != version_of(content.base)
 
     def _took(self, node: Node, content: Content, entry: Entry, whole: bool) -> None:
         """The server has this version of ours; if not `whole`, more was written since it was sent.

@@ -483,3 +483,30 @@ async def test_a_chmod_before_the_conflict_is_found_leaves_nothing_behind(
         assert found.pop("a") == b"newer"
         assert (b"mine again" if closed_again else b"mine") in found.values()
         assert await mine.content(b"a") == b"newer"
+
+
+async def test_a_chmod_that_lands_on_anothers_version_does_not_mix_it_with_ours(
+    tmp_path: Path,
+) -> None:
+    async with writing(tmp_path / "mine", MemoryTree()) as mine:
+        node = await mine.store(b"a", b"base-base-base")
+        await sent(mine)
+        puts = mine.backend.faults.hold("put")
+        chmods = mine.backend.faults.hold("set_attributes")
+        handle = await mine.open(node, os.O_RDWR)
+        await mine.fs.files.write(handle, 0, b"MINE")
+        await mine.fs.files.flush(handle)
+        await puts.reached.wait()
+        await mine.fs.attributes.set(node, AttributeChange(mode=0o600))
+        puts.open()
+        await chmods.reached.wait()
+        other = MemoryBackend(mine.backend.tree, origin="other")
+        await other.put(Location("b", "a"), b"theirs-theirs-", "text/plain", AttributeChange())
+        await mine.fs.files.write(handle, 5, b"MORE")
+        chmods.open()
+        await settled(mine)
+        assert await mine.fs.files.read(handle, 0, 100) == b"MINE-MORE-base"
+        await mine.close(handle)
+        await settled(mine)
+        files = await stored(mine.backend)
+        assert (files["a"], _beside(files)) == (b"theirs-theirs-", [b"MINE-MORE-base"])
