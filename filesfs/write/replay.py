@@ -32,6 +32,7 @@ from filesfs.errors import (
     Unavailable,
     Unsupported,
 )
+from filesfs.wire import is_registered
 from filesfs.write.buffer import WriteBuffer
 from filesfs.write.journal import Journal
 from filesfs.write.records import JournalId, Payload, Record
@@ -197,7 +198,7 @@ class Replayer:
         except (PreconditionFailed, Gone, NotFound, Conflict) as error:
             there = await self._ours(target.location, buffer, base)
             if there is not None:
-                self._stored(record, there)
+                self._stored(record, await self._dressed(record, there))
             else:
                 await self._overtaken(record, error, buffer, target, base)
         else:
@@ -218,6 +219,19 @@ class Replayer:
         except (NotFound, Stale):
             return None
         return entry
+
+    async def _dressed(self, record: Record, there: Entry) -> Entry:
+        """An upload ahead of close() has its last attributes after its content, or never."""
+        if not record.change:
+            return there
+        try:
+            entry = await self.backend.set_attributes(record.location, Kind.FILE, record.change)
+        except (Unsupported, NotFound):
+            return there
+        # What follows is a change of our version; only in a registered location have the
+        # attributes made a new one of it.
+        registered = entry.resource_id is not None and is_registered(entry.resource_id)
+        return entry if registered or entry.etag == there.etag else there
 
     async def _overtaken(
         self,

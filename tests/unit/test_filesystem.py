@@ -385,3 +385,22 @@ async def test_a_rename_is_done_although_what_it_replaces_was_forgotten_meanwhil
         await mine.fs.renaming.rename((mine.bucket, b"new"), (mine.bucket, b"old"), 0)
         assert await mine.names() == [b"old"]
         assert await mine.content(b"old") == b"new"
+
+
+@pytest.mark.trio
+async def test_attributes_that_were_to_follow_an_upload_come_with_the_journal(
+    tmp_path: Path,
+) -> None:
+    async with rig(tmp_path) as mine:
+        node, handle = await mine.create(b"a")
+        for offset in range(0, 9 << 20, 1 << 20):
+            await mine.fs.files.write(handle, offset, b"x" * (1 << 20))
+        await trio.testing.wait_all_tasks_blocked()
+        await mine.fs.attributes.set(node, AttributeChange(mode=0o755, modified_ns=10**18))
+        mine.backend.faults.fail("set_attributes", Unavailable("down"))
+        with pytest.raises(Unavailable):
+            await mine.close(handle)
+        await mine.fs.files.commits.backlog.send_all()
+        entry = await mine.backend.stat(Location("b", "a"))
+        assert (entry.size, entry.attributes.mode) == (9 << 20, 0o755)
+        assert entry.attributes.modified_ns == 10**18
