@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 
@@ -30,8 +31,12 @@ from filesfs.wire import (
 )
 
 router = APIRouter()
-_ON_LOOP = 500  # entries that are listed without a thread: a millisecond or two
+_ON_LOOP = 500  # entries that are looked at without a thread: a few milliseconds
 _MOST = 10_000  # entries in one answer, where the client pages
+
+
+class _TooMany(Exception):
+    """More entries have to be looked at than there is time for on the event loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +63,10 @@ async def list_files(request: Request) -> Response:
     node = nodes.find(services.catalog.reader, wanted.bucket)
     if node is None:
         raise not_found(wanted.bucket)
-    text = _listed(services.catalog.reader, services, wanted, _ON_LOOP)
-    if text is None:
+    text = None
+    with suppress(_TooMany):
+        text = _listed(services.catalog.reader, services, wanted, _ON_LOOP)
+    if text is None:  # not in an except clause: it would keep the reader's statement open
         text = await asyncio.to_thread(_in_snapshot, services, wanted)
     return asking.text_answer(request, text, etag=node.etag, number=number)
 
@@ -142,19 +149,16 @@ def _wanted(request: Request, bucket: str) -> _Wanted:
 
 def _in_snapshot(services: Services, wanted: _Wanted) -> str:
     with services.catalog.snapshot() as connection:
-        return _listed(connection, services, wanted, None) or ""
+        return _listed(connection, services, wanted, None)
 
 
 def _listed(
     connection: sqlite3.Connection, services: Services, wanted: _Wanted, most: int | None
-) -> str | None:
-    """The answer's text; None where it takes more than `most` entries."""
-    rows = _rows(connection, wanted)
+) -> str:
+    """The answer's text. _TooMany where more than `most` entries have to be looked at for it."""
     limit = wanted.limit
-    wish = None if limit is None else limit + 1
-    taken = list(islice(rows, wish if most is None else min(most, wish or most)))
-    if most is not None and len(taken) == most:
-        return None
+    rows = _shown(_first(most, _rows(connection, wanted)), wanted)
+    taken = list(islice(rows, None if limit is None else limit + 1))
     more = limit is not None and len(taken) > limit
     files: list[str] = []
     prefixes: list[str] = []
@@ -172,10 +176,20 @@ def _listed(
 
 
 def _rows(connection: sqlite3.Connection, wanted: _Wanted) -> Iterator[tuple[str, Node]]:
+    list_them = listing.children if wanted.delimited else listing.walk
+    return list_them(connection, wanted.bucket, wanted.prefix, wanted.after)
+
+
+def _first(most: int | None, rows: Iterator[tuple[str, Node]]) -> Iterator[tuple[str, Node]]:
+    """All of them, but _TooMany when there are more than `most`."""
+    for number, row in enumerate(rows):
+        if number == most:
+            raise _TooMany
+        yield row
+
+
+def _shown(rows: Iterator[tuple[str, Node]], wanted: _Wanted) -> Iterator[tuple[str, Node]]:
     """Without a delimiter directories show only where they are explicit, and only in full view."""
-    if wanted.delimited:
-        yield from listing.children(connection, wanted.bucket, wanted.prefix, wanted.after)
-        return
-    for key, node in listing.walk(connection, wanted.bucket, wanted.prefix, wanted.after):
-        if not node.is_directory or (wanted.full and node.explicit):
+    for key, node in rows:
+        if not node.is_directory or wanted.delimited or (wanted.full and node.explicit):
             yield key, node
