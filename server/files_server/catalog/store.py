@@ -18,7 +18,7 @@ from files_server.catalog.database import Committed, Mutation, T, Transaction, W
 from files_server.catalog.reserve import Reserve
 from files_server.errors import ApiError, shown
 
-_PAUSE_SECONDS = 0.05  # between two steps of giving pages back
+_PAUSE_SECONDS = 0.05  # between two steps of expiring, and of giving pages back
 _KEPT_CHANGES = 100_000  # older events are pruned: whoever is further behind starts again
 
 
@@ -144,6 +144,10 @@ class Catalog:
 
     async def prune(self) -> None:
         """Drop what has expired: superseded versions, old change events."""
+        more = True
+        while more:  # as an hour after a large `rm -r`
+            more = await self.write(keeping.expire)
+            await asyncio.sleep(_PAUSE_SECONDS if more else 0)
         await self.write(_prune)
         self._remove_garbage()
         await asyncio.to_thread(self._reserve.set_aside)
@@ -193,7 +197,6 @@ class Catalog:
 
 
 def _prune(tx: Transaction) -> None:
-    keeping.expire(tx)
     tx.run(
         "DELETE FROM changes WHERE number <= (SELECT max(number) FROM changes) - ?", _KEPT_CHANGES
     )
