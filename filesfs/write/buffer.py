@@ -114,7 +114,9 @@ class WriteBuffer:
         self._extents.clear()
         self._store.release()
         self.size = self._base_size = self._base_end = size
-        self.restart()
+        # The journal may have brought it up, beside a stream that still runs: that one has bytes of
+        # before, and nobody would watch over them.
+        self._sent, self._sent_intact = 0, False
 
     def close(self) -> None:
         """Free memory and spool file (a spool file that the journal holds stays)."""

@@ -404,3 +404,23 @@ async def test_attributes_that_were_to_follow_an_upload_come_with_the_journal(
         entry = await mine.backend.stat(Location("b", "a"))
         assert (entry.size, entry.attributes.mode) == (9 << 20, 0o755)
         assert entry.attributes.modified_ns == 10**18
+
+
+@pytest.mark.trio
+async def test_an_upload_ahead_of_close_does_not_outlive_what_the_journal_stored(
+    tmp_path: Path,
+) -> None:
+    """An mmap is written after the last FLUSH: RELEASE hands it to the journal."""
+    async with rig(tmp_path) as mine:
+        node = await mine.store(b"a", b"old")
+        handle = await mine.open(node, os.O_RDWR | os.O_TRUNC)
+        for offset in range(0, 9 << 20, 1 << 20):
+            await mine.fs.files.write(handle, offset, b"x" * (1 << 20))
+        await trio.testing.wait_all_tasks_blocked()
+        await mine.fs.files.release(handle)
+        again = await mine.open(node, os.O_RDWR)
+        await mine.fs.files.commits.backlog.send_all()
+        await mine.fs.files.write(again, 0, b"new")
+        await mine.close(again)
+        entry = await mine.backend.stat(Location("b", "a"))
+        assert await mine.backend.read(entry, 0, 6) == b"newxxx"
