@@ -322,11 +322,14 @@ class Uploads:
         place = self._places.of(session.wish.bucket)
         if place is None:
             return session
-        outcome = await self._in_thread(place.landed, session.wish, session.answer or "")
+        mark = session.answer or ""
+        outcome = await self._in_thread(place.landed, session.wish, mark)
         if outcome is None:
             return session
-        await self._remember(session, outcome)
+        # The upload may be its other name; the file's version is that after it.
         await self._in_thread(self._blobs.remove_upload, session.id)
+        outcome = await self._in_thread(place.landed, session.wish, mark) or outcome
+        await self._remember(session, outcome)
         return self.find(session.id)
 
     async def _commit(self, file: UploadFile, session: Session, origin: str) -> Outcome:
