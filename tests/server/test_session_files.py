@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ from typing import Any
 import pytest
 
 from files_server.blobs.local import LocalBlobs
+from files_server.catalog import moves
 from files_server.catalog.commits import NO_CONDITIONS
+from files_server.catalog.keeping import NO_KEEP
 from files_server.catalog.sessions import Session, Wish
 from files_server.catalog.store import Catalog
 from files_server.errors import ApiError
@@ -145,5 +148,27 @@ def test_three_requests_on_one_session_take_turns(tmp_path: Path) -> None:
         results = await asyncio.gather(*sending, return_exceptions=True)
         assert most == 1
         assert sum(isinstance(result, ApiError) for result in results) >= 2, results
+
+    run(tmp_path / "data", scenario)
+
+
+def test_a_blob_that_cannot_be_removed_keeps_nobody_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The change is committed: what it leaves behind is for the next start."""
+
+    def failing(self: LocalBlobs, blobs: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    async def scenario(services: Services) -> None:
+        session = await begin(services, "k", HALF)
+        await services.uploads.append(session.id, part(b"1" * HALF), "")
+        monkeypatch.setattr(LocalBlobs, "remove", failing)
+        removal = services.catalog.write(
+            lambda tx: moves.delete(
+                tx, ("b", "k"), keep_parent=False, keep=NO_KEEP, conditions=NO_CONDITIONS
+            )
+        )
+        await asyncio.wait_for(removal, 5)
 
     run(tmp_path / "data", scenario)

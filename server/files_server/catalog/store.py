@@ -6,6 +6,7 @@ It must not know HTTP. It tells the change feed and the blobs of each commit, in
 from __future__ import annotations
 
 import asyncio
+import logging
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,6 +20,7 @@ from files_server.catalog.reserve import Reserve
 from files_server.errors import ApiError, shown
 
 _PAUSE_SECONDS = 0.05  # between two steps of expiring, and of giving pages back
+_log = logging.getLogger(__name__)
 _KEPT_CHANGES = 100_000  # older events are pruned: whoever is further behind starts again
 
 
@@ -187,7 +189,10 @@ class Catalog:
 
     def _remove_garbage(self) -> None:
         garbage, self._garbage = self._garbage, []
-        self._blobs.remove(garbage)
+        try:
+            self._blobs.remove(garbage)
+        except OSError as error:  # those whose change this was wait for their answer
+            _log.error("content that nothing names any more stays until the next start: %s", error)
 
     def _position(self) -> tuple[str, int]:
         epoch = self.reader.execute("SELECT value FROM meta WHERE name = 'epoch'").fetchone()[0]
