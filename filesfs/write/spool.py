@@ -37,6 +37,7 @@ class SpoolFile:
         self._stays = stays
         self._make_room = make_room
         self._holders = 1
+        self._failed: int | None = None  # errno of a sync
 
     @property
     def name(self) -> str:
@@ -90,12 +91,23 @@ class SpoolFile:
         """Give back the space from `size` on."""
         if os.fstat(self._descriptor).st_size > size:
             os.ftruncate(self._descriptor, size)
+        if not size:
+            self._failed = None
 
     def size(self) -> int:
         return os.fstat(self._descriptor).st_size
 
     def sync(self) -> None:
-        os.fsync(self._descriptor)
+        """Make the bytes durable. OSError, and from then on always: the kernel tells once of bytes
+        that it could not write, and takes them for written afterwards.
+        """
+        if self._failed is not None:
+            raise OSError(self._failed, os.strerror(self._failed), str(self.path))
+        try:
+            os.fsync(self._descriptor)
+        except OSError as error:
+            self._failed = error.errno
+            raise
 
     def hold(self) -> SpoolFile:
         """One more holder, who must call `release` too."""

@@ -448,3 +448,26 @@ def test_a_spool_file_does_not_go_before_its_record(
     else:
         journal.forget(first)
     assert all(length in durable for length in unlinked)
+
+
+def test_content_that_the_disk_lost_is_not_acknowledged_at_the_next_try(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Linux fails the first fsync() after bytes were lost, and no other."""
+    buffer = WriteBuffer(journal.spool, 0)
+    buffer.write(0, b"lost" * 100_000)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", _fails)
+        with pytest.raises(OSError, match="lost"):
+            journal.keep(buffer, TARGET)
+    with pytest.raises(OSError, match="error"):
+        journal.keep(buffer, TARGET)
+    assert journal.pending() == ()
+    buffer.truncate(0)
+    buffer.write(0, b"again" * 100_000)
+    journal.keep(buffer, TARGET)
+    buffer.close()
+
+
+def _fails(_: int) -> None:
+    raise OSError(errno.EIO, "lost")
