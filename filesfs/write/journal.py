@@ -158,9 +158,14 @@ class Journal:
 
     def _write(self, record: Record, *, in_place: bool) -> None:
         value = to_json(record)
-        self._log.append({**value, "in_place": True} if in_place else value)
+        self._append_line({**value, "in_place": True} if in_place else value)
         self._take(record, in_place)
         self._shorten()
+
+    def _append_line(self, line: dict[str, Any], *, durable: bool = True) -> None:
+        if self._log.doubtful:
+            self._compact()
+        self._log.append(line, durable=durable)
 
     def _take(self, record: Record, in_place: bool) -> None:
         if not in_place:
@@ -188,7 +193,7 @@ class Journal:
         spooled = record.payload is not None and bool(record.payload.spool)
         self._cross_out(line)
         try:
-            self._log.append(line, durable=spooled)
+            self._append_line(line, durable=spooled)
         except OSError as error:
             log.warning("%s: %s is done, and cannot be crossed out: %s", self.folder, record, error)
             if (file := self._files.pop(id, None)) is not None:

@@ -33,6 +33,9 @@ class RecordLog:
         self._path = path
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._length = 0
+        # The disk may have lost bytes in the middle, and will not say so again: rewrite it before
+        # anything else is appended.
+        self.doubtful = False
         self.torn = 0  # bytes at the end that are no whole record, found by `read`
 
     @property
@@ -61,14 +64,22 @@ class RecordLog:
 
         OSError (ENOSPC, EIO): nothing was appended.
         """
+        framed = _framed(value)
         try:
-            _write_all(self._descriptor, _framed(value), self._length)
+            _write_all(self._descriptor, framed, self._length)
             if durable:
-                os.fdatasync(self._descriptor)
+                self._sync()
         except OSError:
             os.ftruncate(self._descriptor, self._length)
             raise
-        self._length = os.fstat(self._descriptor).st_size
+        self._length += len(framed)
+
+    def _sync(self) -> None:
+        try:
+            os.fdatasync(self._descriptor)
+        except OSError:
+            self.doubtful = True
+            raise
 
     def rewrite(self, values: Iterable[Any]) -> None:
         """Replace the log by these records, atomically. OSError: the log is as it was."""
@@ -85,7 +96,9 @@ class RecordLog:
         os.close(self._descriptor)
         self._descriptor = descriptor
         self._length = os.fstat(descriptor).st_size
+        self.doubtful = True  # a crash may bring the former log back
         sync_folder(self._path.parent)
+        self.doubtful = False
 
     def close(self) -> None:
         os.close(self._descriptor)

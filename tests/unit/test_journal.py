@@ -469,5 +469,20 @@ def test_content_that_the_disk_lost_is_not_acknowledged_at_the_next_try(
     buffer.close()
 
 
+def test_a_log_that_the_disk_failed_is_written_anew(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What lies before the record that failed may be lost with it."""
+    first = journal.keep(written(journal, b"first"), TARGET)
+    before = (journal.folder / "journal.log").stat().st_ino
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", _fails)
+        with pytest.raises(OSError, match="lost"):
+            journal.note_attributes(WHERE, AttributeChange(mode=0o600), first)
+    second = journal.keep(written(journal, b"second"), TARGET)
+    assert (journal.folder / "journal.log").stat().st_ino != before
+    assert [record.id for record in journal.pending()] == [first, second]
+
+
 def _fails(_: int) -> None:
     raise OSError(errno.EIO, "lost")
