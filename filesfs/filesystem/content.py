@@ -97,7 +97,7 @@ class Content:
     def drop_buffer(self) -> ReadStream | None:
         """Free what is clean, or what nobody wants any more. What it returns is to be closed."""
         buffer, self.buffer, self.base = self.buffer, None, None
-        self.touched = False
+        self.touched, self.refused = False, None  # another buffer counts its generations anew
         if buffer is not None:
             buffer.close()
         stream, self.base_stream = self.base_stream, None

@@ -510,3 +510,23 @@ async def test_a_chmod_that_lands_on_anothers_version_does_not_mix_it_with_ours(
         await settled(mine)
         files = await stored(mine.backend)
         assert (files["a"], _beside(files)) == (b"theirs-theirs-", [b"MINE-MORE-base"])
+
+
+async def test_what_is_written_after_a_conflict_is_not_taken_for_what_met_it(
+    tmp_path: Path,
+) -> None:
+    async with writing(tmp_path / "mine", MemoryTree()) as mine:
+        node = await mine.store(b"a", b"base")
+        await sent(mine)
+        handle = await mine.open(node, os.O_RDWR)
+        mine.backend.faults.fail("put", Unavailable("down"))
+        await mine.fs.files.write(handle, 0, b"one!")
+        await mine.fs.files.flush(handle)
+        other = MemoryBackend(mine.backend.tree, origin="other")
+        await other.put(Location("b", "a"), b"theirs", "text/plain", AttributeChange())
+        await settled(mine)
+        await mine.fs.files.write(handle, 0, b"two!")
+        await mine.close(handle)
+        await settled(mine)
+        files = await stored(mine.backend)
+        assert (files["a"], sorted(_beside(files))) == (b"theirs", [b"one!", b"two!"])
