@@ -15,7 +15,7 @@ import trio
 from filesfs.backend import parse
 from filesfs.backend.requester import Request, Requester
 from filesfs.domain import Change
-from filesfs.errors import Unavailable
+from filesfs.errors import Gone, RequestError, Unavailable
 
 # The server sends a comment every 5 s: two of them missing is a lost connection.
 SILENCE = 10.0
@@ -29,29 +29,45 @@ class ChangeFeed:
         self._target = target
         self._silence = silence
         self._cursor = ""
+        self._followed = False  # before: then only a cursor makes the next one go on from there
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[AsyncIterator[Change]]:
-        """Connect. Raises Gone when the server no longer has what followed the cursor."""
+        """Connect. Raises Gone when what followed the last one cannot be had any more; the next one
+        begins from now on.
+        """
+        if self._followed and not self._cursor:
+            self._followed = False
+            raise Gone("It is not known where the change feed broke off.")
         headers = {"Accept": "text/event-stream"}
-        cursor, self._cursor = self._cursor, ""  # after Gone the next one begins from now on
-        if cursor:
-            headers["Last-Event-ID"] = cursor
-        async with self._requester.stream(
-            Request("GET", self._target, headers), self._silence
-        ) as pieces:
-            self._cursor = cursor
-            async with aclosing(self._changes(pieces)) as changes:
-                yield changes
+        if self._cursor:
+            headers["Last-Event-ID"] = self._cursor
+        request = Request("GET", self._target, headers)
+        try:
+            async with self._requester.stream(request, self._silence) as (told, pieces):
+                self._cursor = self._cursor or told.get("files-cursor", "")
+                self._followed = True
+                async with aclosing(self._changes(pieces)) as changes:
+                    yield changes
+        except RequestError as error:  # the cursor is of no use to this server
+            self._cursor = ""
+            self._followed = self._followed and not isinstance(error, Gone)
+            raise
 
     async def _changes(self, pieces: AsyncIterator[bytes]) -> AsyncGenerator[Change, None]:
         events = EventParser()
         while True:
             for cursor, name, data in events.feed(await self._next(pieces)):
-                self._cursor = cursor
                 if name in ("", "change", "message") and data:
-                    origin = self._requester.settings.origin
-                    yield parse.change_event(data, cursor, origin)
+                    yield self._understood(data, cursor)
+                self._cursor = cursor or self._cursor
+
+    def _understood(self, data: str, cursor: str) -> Change:
+        try:
+            return parse.change_event(data, cursor, self._requester.settings.origin)
+        except Unavailable:
+            self._cursor = ""  # what it told of is a gap
+            raise
 
     async def _next(self, pieces: AsyncIterator[bytes]) -> bytes:
         try:

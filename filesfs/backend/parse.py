@@ -152,8 +152,9 @@ def usage(body: Body) -> Usage:
 
 def change_event(data: str, cursor: str, origin: str) -> Change:
     """A ChangeEvent; `origin` is this client's own."""
-    body = pydantic_core.from_json(data)
+    body: Any = data
     try:
+        body = pydantic_core.from_json(data)
         return Change(
             Operation(body["operation"]),
             tuple(Location(bucket, key.rstrip("/")) for bucket, key in body["keys"]),
@@ -162,7 +163,7 @@ def change_event(data: str, cursor: str, origin: str) -> Change:
             body.get("origin", "") == origin,
             cursor,
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _malformed(body, error) from error
 
 

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
 
 import httpx
+import trio
 
 from filesfs.backend.address import address_of
 from filesfs.backend.answers import Answer, check
 from filesfs.backend.bulk import WORTH_IT, BulkPool, Outgoing
-from filesfs.backend.connection import Buffer, RawAnswer
+from filesfs.backend.connection import Buffer, Headers, RawAnswer
 from filesfs.backend.paths import target_of
 from filesfs.backend.pool import IDEMPOTENT, Pool
 from filesfs.backend.retry import RetryPolicy, Tries, repeat
@@ -119,17 +120,21 @@ class Requester:
         return check(_answer(raw), only_error_objects=self.is_extended)
 
     @asynccontextmanager
-    async def stream(self, request: Request, stall: float) -> AsyncIterator[AsyncIterator[bytes]]:
+    async def stream(
+        self, request: Request, stall: float
+    ) -> AsyncIterator[tuple[Headers, AsyncIterator[bytes]]]:
         """An answer as it comes, on a connection of its own. Raises as `once` does."""
         context = self._metadata.stream(self._head(request), stall)
         with connection_errors():
             status, headers, pieces = await context.__aenter__()
         try:
             if status != 200:
-                body = b"".join([piece async for piece in pieces])
+                body = b""
+                with trio.move_on_after(stall), suppress(httpx.HTTPError):  # the status says enough
+                    body = b"".join([piece async for piece in pieces])
                 raw = RawAnswer(status, headers, body)
                 check(_answer(raw), only_error_objects=self.is_extended)
-            yield pieces
+            yield headers, pieces
         finally:
             await context.__aexit__(None, None, None)
 
