@@ -81,6 +81,7 @@ class BulkPool:
         while self._idle:
             connection = self._idle.pop()
             if not connection.is_stale():
+                connection.limit(stall)  # it may have served requests that wait for longer, or less
                 return connection
             connection.close()
         return _BlockingConnection(self._address, stall)
@@ -233,6 +234,12 @@ class _BlockingConnection:
             with suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)
 
+    def limit(self, stall: float) -> None:
+        """The next request waits for so many seconds while nothing moves."""
+        self._stall = stall
+        if self._socket is not None:
+            _limit(self._socket, stall)
+
     def is_stale(self) -> bool:
         if self._socket is None:
             return True
@@ -255,16 +262,16 @@ class _BlockingConnection:
             raise httpx.ConnectError(f"Cannot connect to {self._address}: {error}") from error
         # A timeout of Python's own makes the socket non-blocking, and then MSG_WAITALL is void.
         self._socket.settimeout(None)
-        seconds = int(self._stall)
-        limit = struct.pack("ll", seconds, int((self._stall - seconds) * 1_000_000))
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+        _limit(self._socket, self._stall)
         return self._socket
 
     def _connect(self) -> socket.socket:
         if self._address.unix_socket is not None:
             sock = socket.socket(socket.AF_UNIX)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
+            _limit(
+                sock, self._stall
+            )  # of connect too, which waits while the server's queue is full
             try:
                 sock.connect(str(self._address.unix_socket))
             except OSError:
@@ -358,6 +365,13 @@ class _BlockingConnection:
             raise httpx.RemoteProtocolError("The server closed the connection too early.")
         self.answered = True
         return data
+
+
+def _limit(sock: socket.socket, stall: float) -> None:
+    seconds = int(stall)
+    limit = struct.pack("ll", seconds, int((stall - seconds) * 1_000_000))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
 
 
 def _sums(content: Buffer) -> list[int]:
