@@ -12,7 +12,7 @@ from contextlib import suppress
 
 from msgspec.structs import replace
 
-from filesfs.domain import AttributeChange, Attributes, Entry, Kind
+from filesfs.domain import AttributeChange, Attributes, Entry, Kind, kind_of
 from filesfs.errors import FileSystemError, NotFound, Unsupported
 from filesfs.filesystem.content import Content, unsent
 from filesfs.filesystem.core import Core, Stat
@@ -28,6 +28,7 @@ _XATTR_BYTES = 64 << 10  # an entry, names and values: the contract's limit
 # Of system.* only access control lists, see set_acl, and those only where the kernel enforces them.
 _XATTR_NAMESPACES = ("user.", "trusted.", "security.")
 MIME_XATTR = "user.mime_type"
+_MIME_TYPE_LENGTH = 255  # the contract's limit
 _TOLD = "user.files."  # told by the server, not to be set
 
 
@@ -115,7 +116,8 @@ class AttributeView:
             raise FileSystemError(errno.EINVAL)
         if node.target is None:
             entry = self._tree.located(node)
-            node.target = await self._core.backend.read(entry, 0, entry.size)
+            # The kernel's interface takes bytes alone, and an answer may be any buffer.
+            node.target = bytes(await self._core.backend.read(entry, 0, entry.size))
         return node.target
 
     # -- change -----------------------------------------------------------------------------------
@@ -230,8 +232,7 @@ class AttributeView:
         if value is not None and total + len(name) + len(value) > _XATTR_BYTES:
             raise FileSystemError(errno.ENOSPC, "64 KiB of extended attributes an entry")
         if name == MIME_XATTR and node.kind is Kind.FILE:
-            text = (value or b"application/octet-stream").decode("ascii", "strict")
-            await self.set(node, AttributeChange(mime_type=text))
+            await self.set(node, AttributeChange(mime_type=_mime_type(value)))
         else:
             await self.set(node, AttributeChange(xattrs={name: value}))
 
@@ -262,6 +263,15 @@ class AttributeView:
             mode &= ~_S_ISGID
         xattrs = {name: kept} if kept is not None or name in stored else {}
         await self.set(node, AttributeChange(mode=mode, xattrs=xattrs))
+
+
+def _mime_type(value: bytes | None) -> str:
+    """A file's, as it can stand in a header: what the server refuses would fail the next close."""
+    text = (value or b"application/octet-stream").decode("ascii", "replace")
+    fits = text.isascii() and text.isprintable() and len(text) <= _MIME_TYPE_LENGTH
+    if not fits or kind_of(text) is not Kind.FILE:
+        raise FileSystemError(errno.EINVAL, f"{value!r} is no mime type of a file")
+    return text
 
 
 def _first(*values: int | None) -> int:
