@@ -135,7 +135,7 @@ class RichContent:
         mime_type = mime_type if kind is Kind.FILE else kind.value
         change = stamped(change) if only_new else change
         attributes = parse.patch_body(change)
-        if len(attributes) > _HEADER_ATTRIBUTES:
+        if len(attributes) > _HEADER_ATTRIBUTES or not mime_type.isascii():  # no header holds it
             session = await self.open_upload(
                 location,
                 mime_type,

@@ -89,3 +89,11 @@ async def test_own_changes_come_over_the_feed(backend: FilesBackend, bucket: str
         await backend.move(Location(bucket, "d"), Location(bucket, "e"), Kind.DIRECTORY)
         change = await anext(changes)
         assert change.locations == (Location(bucket, "d"), Location(bucket, "e"))
+
+
+async def test_a_type_that_no_header_can_hold(backend: FilesBackend, bucket: str) -> None:
+    location = Location(bucket, "f")
+    for mime_type in ("text/文", "text/ü"):  # another client may have given it
+        await backend.put(location, b"content", mime_type, NONE)
+        entry = await backend.stat(location)
+        assert (entry.mime_type, entry.size) == (mime_type, 7)
