@@ -164,6 +164,7 @@ class Namespace:
             change = change.then(AttributeChange(xattrs={acl.DEFAULT: default}))
         await self._refuse_existing(parent, name)
         place = self._tree.place(parent, name)
+        stamp = self._core.directories.stamp()
         try:
             before = self._core.clock()
             entry = await self._core.backend.make_directory(place, change)
@@ -172,7 +173,8 @@ class Namespace:
             self._core.directories.doubt(parent, name)
             raise FileSystemError(errno.EEXIST) from error
         node = self.appeared(parent, name, entry)
-        self._core.directories.keep_listing(node, {}, self._core.directories.stamp())
+        if not self._core.directories.told_of(place):  # else others may have put something in it
+            self._core.directories.keep_listing(node, {}, stamp)
         self.count_link(parent, 1)
         return node
 

@@ -103,6 +103,10 @@ class DirectoryCache:
         while len(self._events) > _EVENTS:
             self._event_floor = max(self._event_floor, self._events.popitem(last=False)[1])
 
+    def told_of(self, location: Location) -> bool:
+        """Whether an event about what is in this directory is remembered."""
+        return location in self._events
+
     # -- contents ---------------------------------------------------------------------------------
     def of(self, node: Node) -> Directory:
         return self._directories.setdefault(node.inode, Directory())
