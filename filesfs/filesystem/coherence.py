@@ -14,12 +14,13 @@ from filesfs.domain import Change, Kind, Location
 from filesfs.errors import FilesfsError, Gone
 from filesfs.filesystem.core import Core
 from filesfs.filesystem.tree import Tree
-from filesfs.state.inodes import Node
+from filesfs.state.inodes import Node, inside
 from filesfs.wire import Extension, Operation
 
 log = logging.getLogger(__name__)
 
 _RECONNECT_SECONDS = 1.0
+_MOVES = (Operation.MOVE, Operation.EXCHANGE)
 
 
 class Coherence:
@@ -63,7 +64,9 @@ class Coherence:
             for location in change.locations:
                 self.doubt(location, change.operation)
             if change.resource_id is not None:
-                self._doubt_links(self._core.inodes.of_resource(change.resource_id))
+                node = self._core.inodes.of_resource(change.resource_id)
+                self._doubt_links(node)
+                self._doubt_below(node, change.operation)
 
     def _doubt_links(self, node: Node | None) -> None:
         """A file's other names: the event has one, but its link count shows under each."""
@@ -73,6 +76,16 @@ class Coherence:
             self._core.directories.doubt(parent, name)
             self._core.kernel.entry_changed(parent.inode, name)
         self._core.kernel.inode_changed(node.inode, content=False)
+
+    def _doubt_below(self, moved: Node | None, operation: Operation) -> None:
+        """Until somebody looks up its new name, no event about what is in a directory finds it."""
+        if moved is None or moved.kind is not Kind.DIRECTORY or operation not in _MOVES:
+            return
+        for inode in self._core.directories:
+            node = self._core.inodes.get(inode)
+            if node is not None and inside(node, moved):
+                self._core.directories.distrust(node)
+                self._core.kernel.inode_changed(inode, content=False)
 
     def _doubt_times(self, directory: Location) -> None:
         """A name in it changed, and so did its own attributes."""
@@ -101,6 +114,7 @@ class Coherence:
         self._core.kernel.inode_changed(parent.inode, content=False)
         self._doubt_times(location.parent)
         node = self._core.inodes.find(entry) if entry is not None else None
+        self._doubt_below(node, operation)
         if node is not None:
-            clean = operation in (Operation.COMMIT, Operation.EXCHANGE, Operation.MOVE)
+            clean = operation is Operation.COMMIT or operation in _MOVES
             self._core.kernel.inode_changed(node.inode, content=clean and node.opens == 0)

@@ -18,7 +18,7 @@ from filesfs.filesystem.core import Core
 from filesfs.filesystem.files import Files
 from filesfs.filesystem.namespace import Namespace
 from filesfs.filesystem.tree import Tree
-from filesfs.state.inodes import Node
+from filesfs.state.inodes import Node, inside
 
 NOREPLACE = 1  # renameat2(2)
 EXCHANGE = 2
@@ -80,7 +80,7 @@ class Renaming:
         if not self._core.rules.root.bucket and root in (from_, into):
             code = errno.EPERM if source.kind is Kind.FILE else errno.EXDEV
             raise FileSystemError(code, "a bucket cannot be renamed, nothing else lives beside it")
-        if _inside(into, source) or (flags & EXCHANGE and target and _inside(from_, target)):
+        if inside(into, source) or (flags & EXCHANGE and target and inside(from_, target)):
             raise FileSystemError(errno.EINVAL, "into its own subtree")
         if flags & EXCHANGE:
             if target is None:
@@ -270,12 +270,3 @@ class Renaming:
             self._namespace.count_link(into, 1)
         if target is not None and target.kind is Kind.DIRECTORY:
             self._namespace.count_link(into, -1)
-
-
-def _inside(node: Node, ancestor: Node) -> bool:
-    while True:
-        if node is ancestor:
-            return True
-        if not node.names:
-            return False
-        node = node.names[0][0]

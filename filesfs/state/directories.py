@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from filesfs.domain import Entry, Inode, Location
@@ -111,6 +111,9 @@ class DirectoryCache:
     def of(self, node: Node) -> Directory:
         return self._directories.setdefault(node.inode, Directory())
 
+    def __iter__(self) -> Iterator[Inode]:
+        return iter(list(self._directories))
+
     def known(self, node: Node) -> Directory | None:
         return self._directories.get(node.inode)
 
@@ -182,6 +185,18 @@ class DirectoryCache:
         directory.events += 1
         directory.stamps.pop(name, None)
         directory.doubts.add(name)
+
+    def distrust(self, node: Node) -> None:
+        """Events about what is in it may have been missed: it is only what to show when the server
+        is away.
+        """
+        directory = self._directories.get(node.inode)
+        if directory is None:
+            return
+        directory.mutations += 1
+        directory.events += 1
+        directory.stamps.clear()
+        directory.listed = directory.listed and Stamp(None, float("-inf"))
 
     def complete(self, node: Node) -> Directory | None:
         """The directory if its listing is fresh and nobody touched a name of it since."""

@@ -104,6 +104,15 @@ def identity(entry: Entry) -> str:
     return entry.resource_id or f"@{entry.location}"
 
 
+def inside(node: Node, ancestor: Node) -> bool:
+    """Whether the node is `ancestor` or below it."""
+    while node is not ancestor:
+        if not node.names:
+            return False
+        node = node.names[0][0]
+    return True
+
+
 @functools.lru_cache(maxsize=16)  # one that is not found is derived again when it is made
 def derived_inode(key: str) -> Inode:
     """A number that survives a forget: 61 bits of a digest, above the root's."""

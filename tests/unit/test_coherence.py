@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 
-from filesfs.domain import AttributeChange, Entry, Location
+from filesfs.domain import AttributeChange, Entry, Kind, Location
 from tests.fakes.memory_tree import MemoryTree
 from tests.unit.filesystem_rig import ROOT_USER, rig
 
@@ -34,3 +34,32 @@ async def test_what_comes_into_a_new_directory_before_its_answer_is_seen(
         monkeypatch.setattr(mine.backend, "make_directory", made)
         node = await mine.fs.namespace.mkdir(mine.bucket, b"d", 0o755, ROOT_USER)
         assert await mine.fs.tree.snapshot(node) == [b"theirs"]
+
+
+@pytest.mark.parametrize("exchange", [False, True])
+async def test_a_directory_that_others_move_and_fill_shows_what_is_in_it(
+    tmp_path: Path, *, exchange: bool
+) -> None:
+    tree = MemoryTree()
+    async with (
+        rig(tmp_path / "1", tree, feed=True) as mine,
+        rig(tmp_path / "2", tree, origin="o") as other,
+    ):
+        files, above = mine.fs, await mine.fs.namespace.mkdir(mine.bucket, b"d", 0o755, ROOT_USER)
+        below = await files.namespace.mkdir(above, b"sub", 0o755, ROOT_USER)
+        for node in (above, below):
+            mine.fs.core.inodes.remember(node)
+            await files.tree.snapshot(node)
+        theirs, bucket = other.backend, Location("b")
+        if exchange:
+            await theirs.make_directory(bucket.child("e"), AttributeChange())
+        old, new = bucket.child("d"), bucket.child("e")
+        await theirs.move(old, new, Kind.DIRECTORY, exchange=exchange)
+        for place in (new.child("1"), new.child("sub").child("2")):
+            await theirs.put(place, b"", "text/plain", AttributeChange())
+        await trio.testing.wait_all_tasks_blocked()
+        found = await files.tree.child(mine.bucket, b"e")
+        assert found is above
+        assert sorted(await files.tree.snapshot(above)) == [b"1", b"sub"]
+        assert await files.tree.child(above, b"sub") is below
+        assert await files.tree.snapshot(below) == [b"2"]
