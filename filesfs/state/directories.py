@@ -161,9 +161,16 @@ class DirectoryCache:
             directory.stamps[name] = stamp
 
     def mutate(self, node: Node, name: bytes, entry: Entry | None) -> None:
-        """We changed this name on the server, and know the outcome."""
-        self.of(node).mutations += 1
+        """We changed this name on the server, and know the outcome. A doubt stays: the change that
+        it tells of may have followed ours, and overtaken our answer.
+        """
+        directory = self.of(node)
+        directory.mutations += 1
+        doubted = name in directory.doubts
         self.keep_entry(node, name, entry, self.stamp())
+        if doubted:
+            directory.stamps.pop(name, None)
+            directory.doubts.add(name)
 
     def refine(self, node: Node, name: bytes, entry: Entry) -> None:
         """The same resource as is cached under this name, with attributes that we know to be newer;

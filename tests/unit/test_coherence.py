@@ -63,3 +63,26 @@ async def test_a_directory_that_others_move_and_fill_shows_what_is_in_it(
         assert sorted(await files.tree.snapshot(above)) == [b"1", b"sub"]
         assert await files.tree.child(above, b"sub") is below
         assert await files.tree.snapshot(below) == [b"2"]
+
+
+async def test_a_name_that_others_take_before_our_unlink_is_answered_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = MemoryTree()
+    async with (
+        rig(tmp_path / "1", tree, feed=True) as mine,
+        rig(tmp_path / "2", tree, origin="o") as other,
+    ):
+        await mine.store(b"f", b"ours")
+        await mine.names()
+        remove = mine.backend.remove
+
+        async def removed(location: Location, kind: Kind) -> None:
+            await remove(location, kind)
+            await other.backend.put(location, b"theirs", "text/plain", AttributeChange())
+            await trio.testing.wait_all_tasks_blocked()  # its event overtakes our answer
+
+        monkeypatch.setattr(mine.backend, "remove", removed)
+        await mine.fs.namespace.unlink(mine.bucket, b"f")
+        assert await mine.names() == [b"f"]
+        assert await mine.content(b"f") == b"theirs"
