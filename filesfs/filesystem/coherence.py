@@ -14,7 +14,7 @@ from filesfs.domain import Change, Kind, Location
 from filesfs.errors import FilesfsError, Gone
 from filesfs.filesystem.core import Core
 from filesfs.filesystem.tree import Tree
-from filesfs.state.inodes import Node, inside
+from filesfs.state.inodes import Node
 from filesfs.wire import Extension, Operation
 
 log = logging.getLogger(__name__)
@@ -79,13 +79,8 @@ class Coherence:
 
     def _doubt_below(self, moved: Node | None, operation: Operation) -> None:
         """Until somebody looks up its new name, no event about what is in a directory finds it."""
-        if moved is None or moved.kind is not Kind.DIRECTORY or operation not in _MOVES:
-            return
-        for inode in self._core.directories:
-            node = self._core.inodes.get(inode)
-            if node is not None and inside(node, moved):
-                self._core.directories.distrust(node)
-                self._core.kernel.inode_changed(inode, content=False)
+        if moved is not None and moved.kind is Kind.DIRECTORY and operation in _MOVES:
+            self._core.distrust_below(moved)
 
     def _doubt_times(self, directory: Location) -> None:
         """A name in it changed, and so did its own attributes."""

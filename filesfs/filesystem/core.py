@@ -18,7 +18,7 @@ from filesfs.domain import Entry, Inode, Kind, Location
 from filesfs.errors import FileSystemError
 from filesfs.read.blocks import BlockCache, version_of
 from filesfs.state.directories import DirectoryCache
-from filesfs.state.inodes import InodeTable, Node
+from filesfs.state.inodes import InodeTable, Node, inside
 from filesfs.state.names import NamePolicy
 from filesfs.write.buffer import SpoolFolder
 from filesfs.write.journal import Journal
@@ -163,6 +163,14 @@ class Core:
         if node is None:
             raise FileSystemError(errno.ESTALE, f"inode {inode} is not known any more")
         return node
+
+    def distrust_below(self, moved: Node) -> None:
+        """Events about what is in this directory, or below it, may have found nobody."""
+        for inode in self.directories:
+            node = self.inodes.get(inode)
+            if node is not None and inside(node, moved):
+                self.directories.distrust(node)
+                self.kernel.inode_changed(inode, content=False)
 
     def touched(self, node: Node, when: int | None = None) -> None:
         """A name in this directory changed: its times, as the server stamps them in the same

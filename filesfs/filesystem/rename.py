@@ -169,6 +169,7 @@ class Renaming:
             self._namespace.disappeared(target, *new)
             self._core.directories.drop(target)
         self._rehang(source, old, new)
+        self._doubt_below(source)
         self._count_links(source, target, old[0], new[0])
 
     async def _ask(
@@ -232,6 +233,12 @@ class Renaming:
         if source.kind is Kind.DIRECTORY and entry.resource_id is None:
             self._core.directories.drop(source)
 
+    def _doubt_below(self, moved: Node) -> None:
+        """What others did in it before we had our answer was told of a place unknown to us."""
+        place = self._tree.location(moved)
+        if moved.kind is Kind.DIRECTORY and self._core.directories.told_below(place):
+            self._core.distrust_below(moved)
+
     def _swap_names(self, source: Node, old: tuple[Node, bytes], new: tuple[Node, bytes]) -> None:
         inodes = self._core.inodes
         inodes.move_name(source, old, new)
@@ -263,6 +270,7 @@ class Renaming:
         source.pending_ctime = target.pending_ctime = now
         for node, from_, into in ((source, old[0], new[0]), (target, new[0], old[0])):
             self._count_links(node, None, from_, into)
+            self._doubt_below(node)
 
     def _count_links(self, source: Node, target: Node | None, from_: Node, into: Node) -> None:
         if source.kind is Kind.DIRECTORY:

@@ -107,6 +107,14 @@ class DirectoryCache:
         """Whether an event about what is in this directory is remembered."""
         return location in self._events
 
+    def told_below(self, location: Location) -> bool:
+        """As `told_of`, of this directory or one below it."""
+        above = f"{location.key}/"
+        return any(
+            each == location or (each.bucket == location.bucket and each.key.startswith(above))
+            for each in self._events
+        )
+
     # -- contents ---------------------------------------------------------------------------------
     def of(self, node: Node) -> Directory:
         return self._directories.setdefault(node.inode, Directory())

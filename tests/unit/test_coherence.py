@@ -86,3 +86,27 @@ async def test_a_name_that_others_take_before_our_unlink_is_answered_is_seen(
         await mine.fs.namespace.unlink(mine.bucket, b"f")
         assert await mine.names() == [b"f"]
         assert await mine.content(b"f") == b"theirs"
+
+
+async def test_what_comes_into_a_directory_before_our_rename_is_answered_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = MemoryTree()
+    async with (
+        rig(tmp_path / "1", tree, feed=True) as mine,
+        rig(tmp_path / "2", tree, origin="o") as other,
+    ):
+        node = await mine.fs.namespace.mkdir(mine.bucket, b"d", 0o755, ROOT_USER)
+        below = await mine.fs.namespace.mkdir(node, b"sub", 0o755, ROOT_USER)
+        move, new = mine.backend.move, Location("b", "e")
+
+        async def moved(source: Location, destination: Location, kind: Kind, **how: bool) -> None:
+            await move(source, destination, kind, **how)
+            for place in (new.child("1"), new.child("sub").child("2")):
+                await other.backend.put(place, b"", "text/plain", AttributeChange())
+            await trio.testing.wait_all_tasks_blocked()  # the events overtake our answer
+
+        monkeypatch.setattr(mine.backend, "move", moved)
+        await mine.fs.renaming.rename((mine.bucket, b"d"), (mine.bucket, b"e"), 0)
+        assert sorted(await mine.fs.tree.snapshot(node)) == [b"1", b"sub"]
+        assert await mine.fs.tree.snapshot(below) == [b"2"]
