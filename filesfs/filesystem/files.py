@@ -26,6 +26,8 @@ from filesfs.state.inodes import Node
 
 log = logging.getLogger(__name__)
 
+# Bytes of a file, as with ext4: holes travel as zeros, and a plan of what travels is in memory.
+LARGEST = 16 << 40
 SMALL = 128 << 10  # a file up to this size comes whole with the request that open() makes anyway
 
 
@@ -141,7 +143,9 @@ class Files:
         buffer = self.commits.buffer(node)
         # With its writeback cache the kernel knows the end, and sends the times itself.
         append = handle.append and not self._core.rules.exclusive
-        written = buffer.write(buffer.size if append else offset, data)
+        start = buffer.size if append else offset
+        _refuse_beyond(start + len(data))
+        written = buffer.write(start, data)
         self._stamp_write(node, handle.privileged)
         if node.names and not self._core.rules.writeback:  # else what goes up is the journal's
             self._core.uploader.note_write(buffer, lambda: self.commits.target(node))
@@ -160,6 +164,7 @@ class Files:
         return node.entry.attributes.mode if node.entry is not None else None
 
     def _truncate(self, node: Node, size: int, *, privileged: bool) -> None:
+        _refuse_beyond(size)
         self.commits.buffer(node).truncate(size)
         self.commits.content(node).touched = True
         self._stamp_write(node, privileged)
@@ -214,3 +219,8 @@ def _without_setid(mode: int | None) -> int | None:
     if mode & 0o0010:
         cleared &= ~0o2000
     return cleared if cleared != mode else None
+
+
+def _refuse_beyond(size: int) -> None:
+    if size > LARGEST:
+        raise FileSystemError(errno.EFBIG, f"a file has at most {LARGEST >> 40} TiB")
