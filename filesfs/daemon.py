@@ -73,8 +73,13 @@ class _Stop:
                     self.drain.cancel()
                 else:
                     self.asked = True
-                    self.calls.deadline = trio.current_time() + _FINISH_SECONDS
+                    self.finish()
                     pyfuse3.terminate()
+
+    def finish(self) -> None:
+        """The calls that run have so long; one that waits for the server must not keep us."""
+        deadline = trio.current_time() + _FINISH_SECONDS
+        self.calls.deadline = min(self.calls.deadline, deadline)
 
 
 def run(settings: MountSettings, ready: Callable[[], None]) -> int:
@@ -186,7 +191,7 @@ async def _serve(settings: MountSettings, core: Core, ready: Callable[[], None])
         await nursery.start(control.serve, settings.cache_dir, _commands(settings, filesystem))
         nursery.start_soon(_announce, settings.mountpoint, ready)
         with stop.calls:
-            await turns.serve(_MAX_TASKS)
+            await turns.serve(_MAX_TASKS, stop.finish)
         notify.stopping()
         with stop.drain:
             await _drain(filesystem)

@@ -103,9 +103,12 @@ class _Nursery:
 
 
 class Readable:
-    """Waits for a descriptor, without yielding while there is something to read already."""
+    """Waits for a descriptor, without yielding while there is something to read already. `ended` is
+    told once it is the kernel's word that the mount is gone.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, ended: Callable[[], None]) -> None:
+        self._ended = ended
         self._poll = select.poll()
         self._known: int | None = None
         self._in_a_row = 0
@@ -114,18 +117,21 @@ class Readable:
         if descriptor != self._known:
             self._poll.register(descriptor, select.POLLIN)
             self._known = descriptor
-        if self._in_a_row < _MOST_IN_A_ROW and self._poll.poll(0):
+        if self._in_a_row < _MOST_IN_A_ROW and (events := self._poll.poll(0)):
             self._in_a_row += 1
-            return
-        self._in_a_row = 0
-        await trio.lowlevel.wait_readable(descriptor)
+        else:
+            self._in_a_row = 0
+            await trio.lowlevel.wait_readable(descriptor)
+            events = self._poll.poll(0)
+        if any(event & select.POLLERR for _, event in events):
+            self._ended()
 
 
 class _Lowlevel:
     """trio.lowlevel as pyfuse3 sees it."""
 
-    def __init__(self) -> None:
-        self.wait_readable = Readable().wait
+    def __init__(self, ended: Callable[[], None]) -> None:
+        self.wait_readable = Readable(ended).wait
 
     def __getattr__(self, name: str) -> Any:
         return getattr(trio.lowlevel, name)
@@ -134,8 +140,8 @@ class _Lowlevel:
 class _Trio:
     """trio as pyfuse3 sees it."""
 
-    def __init__(self) -> None:
-        self.lowlevel = _Lowlevel()
+    def __init__(self, ended: Callable[[], None]) -> None:
+        self.lowlevel = _Lowlevel(ended)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(trio, name)
@@ -149,7 +155,9 @@ class _Trio:
             yield _Nursery(nursery)
 
 
-async def serve(max_tasks: int) -> None:
-    """pyfuse3.main: handle requests, up to `max_tasks` at a time, until the mount ends."""
-    pyfuse3.trio = _Trio()  # type: ignore[attr-defined]  # its annotations leave it out
+async def serve(max_tasks: int, ended: Callable[[], None]) -> None:
+    """pyfuse3.main: handle requests, up to `max_tasks` at a time, until the mount ends and those
+    that run are done. `ended` is told when only the latter is left.
+    """
+    pyfuse3.trio = _Trio(ended)  # type: ignore[attr-defined]  # its annotations leave it out
     await pyfuse3.main(max_tasks=max_tasks)

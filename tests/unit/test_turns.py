@@ -99,7 +99,7 @@ async def test_what_can_be_read_is_read_at_once_but_others_get_their_turn() -> N
         log.append("other")
 
     try:
-        readable = Readable()
+        readable = Readable(lambda: None)
         os.write(writer, b"x")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(other)
@@ -115,3 +115,15 @@ async def test_what_can_be_read_is_read_at_once_but_others_get_their_turn() -> N
     finally:
         os.close(reader)
         os.close(writer)
+
+
+async def test_the_end_of_the_mount_is_told() -> None:
+    reading, writing = os.pipe()
+    told: list[str] = []
+    try:
+        os.close(reading)  # the other end then has POLLERR, as /dev/fuse has without a mount
+        with trio.fail_after(5):
+            await Readable(lambda: told.append("ended")).wait(writing)
+    finally:
+        os.close(writing)
+    assert told == ["ended"]
