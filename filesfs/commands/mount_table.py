@@ -5,6 +5,7 @@ It must not talk to a daemon: this is what the machine says, whoever mounted.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import queue
@@ -29,6 +30,7 @@ class Mounted:
 
     source: str
     mountpoint: Path
+    device: str  # major:minor, the same in every mount namespace
 
 
 def filesfs_mounts(table: Path = _TABLE) -> list[Mounted]:
@@ -38,8 +40,22 @@ def filesfs_mounts(table: Path = _TABLE) -> list[Mounted]:
         left, _, right = line.partition(" - ")
         kind, source, *_ = right.split(" ")
         if kind == _TYPE:
-            found.append(Mounted(_unescape(source), Path(_unescape(left.split(" ")[4]))))
+            _, _, device, _, mountpoint, *_ = left.split(" ")
+            found.append(Mounted(_unescape(source), Path(_unescape(mountpoint)), device))
     return found
+
+
+def seen_elsewhere(device: str) -> list[int]:
+    """One process of each other mount namespace that still has the mount, as far as we may look."""
+    found: dict[str, int] = {os.readlink("/proc/self/ns/mnt"): 0}
+    for pid in (int(name) for name in os.listdir("/proc") if name.isdecimal()):
+        with contextlib.suppress(OSError):  # it has ended, or is another user's
+            namespace = os.readlink(f"/proc/{pid}/ns/mnt")
+            if namespace not in found:
+                table = filesfs_mounts(Path(f"/proc/{pid}/mountinfo"))
+                there = any(mounted.device == device for mounted in table)
+                found[namespace] = pid if there else 0
+    return sorted(pid for pid in found.values() if pid)
 
 
 def find(mountpoint: Path) -> Mounted | None:

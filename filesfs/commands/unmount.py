@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import select
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from filesfs.commands.records import cache_dir_of
 from filesfs.errors import UsageError
 
 _END_SECONDS = 45.0  # the daemon's own end takes 35 s at most
+_LOOK_SECONDS = 2.0  # it mostly ends sooner
 
 
 def clear_dead(mountpoint: Path) -> bool:
@@ -43,10 +45,25 @@ def unmount(mountpoint: Path, *, lazy: bool, force: bool, timeout: float) -> Non
             _drain(mounted, folder, timeout)
         mount_table.detach(mountpoint, lazy=lazy, force=force)
         if daemon is not None and not lazy:
-            select.select([daemon], [], [], _END_SECONDS)
+            _await_end(daemon, mounted, folder)
     finally:
         if daemon is not None:
             os.close(daemon)
+
+
+def _await_end(daemon: int, mounted: Mounted, folder: Path) -> None:
+    if select.select([daemon], [], [], _LOOK_SECONDS)[0]:
+        return
+    if holders := mount_table.seen_elsewhere(mounted.device):
+        names = ", ".join(map(str, holders))
+        print(
+            f"{mounted.mountpoint} is unmounted here, but not in the mount namespaces of processes"
+            f" {names} (containers, or units with a private /tmp): its daemon and {folder} stay in"
+            f" use until they end, or: nsenter -m -t {holders[0]} umount {mounted.mountpoint}",
+            file=sys.stderr,
+        )
+    else:
+        select.select([daemon], [], [], _END_SECONDS)
 
 
 def _drain(mounted: Mounted, folder: Path, timeout: float) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -85,6 +86,23 @@ def test_a_mount_in_use_is_busy_and_lazy_takes_it_away(server: RunningServer, pl
         assert place.is_mount()
         assert filesfs("umount", "--lazy", place).returncode == 0
         assert not place.is_mount()
+
+
+def test_who_still_sees_an_unmounted_mount_is_named(server: RunningServer, place: Path) -> None:
+    _mount(server, place)
+    daemon = os.pidfd_open(_pid(place))
+    command = ["unshare", "--mount", "sh", "-c", "echo there; exec sleep 60"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as elsewhere:
+        assert elsewhere.stdout is not None
+        elsewhere.stdout.readline()
+        done = filesfs("umount", place)
+        assert done.returncode == 0
+        assert f"nsenter -m -t {elsewhere.pid} umount {place}" in done.stderr
+        assert not place.is_mount()
+        assert not select.select([daemon], [], [], 0)[0]
+        elsewhere.kill()
+    assert select.select([daemon], [], [], 20)[0]
+    os.close(daemon)
 
 
 def test_after_a_crash_the_dead_mount_is_named_and_taken_away(

@@ -135,8 +135,8 @@ def test_the_mount_table_is_read_as_the_kernel_writes_it(tmp_path: Path) -> None
         "92 22 0:52 / /mnt/c rw - fuse.sshfs host: rw\n"
     )
     assert filesfs_mounts(table) == [
-        Mounted("http://h:1/b", Path("/mnt/with space")),
-        Mounted("unix:/run/a\\b", Path("/mnt/b")),
+        Mounted("http://h:1/b", Path("/mnt/with space"), "0:50"),
+        Mounted("unix:/run/a\\b", Path("/mnt/b"), "0:51"),
     ]
 
 
