@@ -25,6 +25,9 @@ from filesfs.backend.retry import RetryPolicy, Tries, repeat
 from filesfs.backend.settings import BackendSettings
 from filesfs.errors import AccessDenied, FilesfsError, Unavailable
 
+# Done again, these would meet what others have put under the name since.
+_ONCE = frozenset({"DELETE", "MOVE"})
+_CURSOR_DIGITS = 18
 _READ_TRIES = 3  # a GET that stalls is given up early enough for as many tries before the deadline
 
 
@@ -52,6 +55,7 @@ class Requester:
         self.settings = settings
         self.policy = RetryPolicy(timeout=settings.timeout)
         self.is_extended = False  # then a bare 404 is not the server's word
+        self._seen = ("", -1)  # epoch and number of the latest change that an answer told of
         address = address_of(settings)
         self._metadata = Pool(address, settings.metadata_connections)
         self._data = Pool(address, settings.data_connections)
@@ -65,10 +69,20 @@ class Requester:
         tries: Tries | None = None,
         progress: Callable[[], float] | None = None,
     ) -> Answer:
-        """The successful answer (2xx, 304), after as many tries as the deadline allows."""
+        """The successful answer (2xx, 304), after as many tries as the deadline allows.
+
+        Where an earlier try may have removed or moved a name unheard, the server is told since when
+        to look for that change, which it then does not make again.
+        """
+        tries = tries if tries is not None else Tries()
+        epoch, number = self._seen
+        again = {"Files-Repeat": f"{epoch}-{number}"} if request.method in _ONCE and epoch else {}
 
         async def attempt() -> Answer:
-            answer = await self.once(request)
+            asked = request
+            if again and tries.lost:
+                asked = replace(request, headers={**request.headers, **again})
+            answer = await self.once(asked)
             if answer.says_json and not request.gets_content:
                 answer.json()  # what was garbled on the way is asked for again
             return answer
@@ -89,7 +103,16 @@ class Requester:
                 raw = await pool.request(request.method, head, request.body, stall)
         except httpx.HTTPError as error:
             raise _connection_error(error) from error
-        return check(_answer(raw), only_error_objects=self.is_extended)
+        answer = _answer(raw)
+        self._see(answer.cursor)
+        return check(answer, only_error_objects=self.is_extended)
+
+    def _see(self, cursor: str) -> None:
+        epoch, _, number = cursor.rpartition("-")
+        if not (number.isdecimal() and len(number) <= _CURSOR_DIGITS):
+            return
+        if epoch != self._seen[0] or int(number) > self._seen[1]:
+            self._seen = (epoch, int(number))
 
     def sends_in_chunks(self, url: str) -> bool:
         """Whether `begin` can send there."""

@@ -20,7 +20,7 @@ from files_server.errors import ApiError, shown
 COMMENT_SECONDS = 5.0  # a client takes 10 s of silence for a lost connection
 _RECENT = 10_000  # events in memory; older ones come from the table
 _PAGE = 1_000
-_CURSOR = re.compile(r"([0-9a-f]{1,64})-(\d{1,18})\Z")
+CURSOR = re.compile(r"([0-9a-f]{1,64})-(\d{1,18})\Z")
 
 Event = tuple[int, str]
 
@@ -44,7 +44,7 @@ class Changes:
         """The number to go on after. ApiError 400 for a bad id, 410 for one that is of no use."""
         if last_event_id is None:
             return catalog.latest
-        match = _CURSOR.match(last_event_id)
+        match = CURSOR.match(last_event_id)
         if match is None:
             raise ApiError(400, f"Last-Event-ID {shown(last_event_id)} is not EPOCH-NUMBER.")
         epoch, number = match.group(1), int(match.group(2))

@@ -222,6 +222,38 @@ async def test_a_lost_exchange_is_not_undone(
     assert (await rich.read_whole(one, 10))[1] == b"2"
 
 
+async def used(rule: Rule) -> None:
+    with trio.fail_after(5):
+        while not rule.used:  # noqa: ASYNC110  # the proxy is threads
+            await trio.sleep(0.01)
+
+
+@pytest.mark.parametrize("method", ["DELETE", "MOVE"])
+async def test_a_change_of_which_nobody_heard_is_not_done_again_to_what_came_since(
+    rich: HttpBackend, rich_proxy: FaultProxy, server_url: str, bucket: str, method: str
+) -> None:
+    """Another client puts a file of its own under the name before the second try."""
+    place, new = Location(bucket, "f"), Location(bucket, "g")
+    await rich.put(place, b"ours", TEXT, NONE)
+    other = await connect_backend(BackendSettings(base_url=server_url, timeout=6))
+    rich_proxy.add(Rule(DropAnswer(), method))
+    waits = rich_proxy.add(Rule(AnswerStatus(503, (("Retry-After", "1"),)), method))
+    async with trio.open_nursery() as nursery:
+        if method == "MOVE":
+            nursery.start_soon(rich.move, place, new, Kind.FILE)
+        else:
+            nursery.start_soon(rich.remove, place, Kind.FILE)
+        await used(waits)
+        await other.put(place, b"theirs", TEXT, NONE)
+    assert (await other.read_whole(place, 10))[1] == b"theirs"
+    if method == "MOVE":
+        assert (await other.read_whole(new, 10))[1] == b"ours"
+    await rich.remove(place, Kind.FILE)  # that one is meant
+    with pytest.raises(NotFound):
+        await other.stat(place)
+    await other.aclose()
+
+
 async def test_lost_moves_and_links(rich: HttpBackend, rich_proxy: FaultProxy, bucket: str) -> None:
     one, other, third = (Location(bucket, name) for name in ("one", "other", "third"))
     await rich.put(one, b"1", TEXT, NONE)

@@ -105,3 +105,24 @@ def test_an_upload_by_resource_follows_the_rename(client: httpx.Client, bucket: 
     client.delete(f"/files/{bucket}/b")
     assert client.post(second["url"], content=b"new").status_code == 410
     assert keys(client, bucket) == []
+
+
+def test_a_repeated_change_is_done_once(client: httpx.Client, bucket: str) -> None:
+    origin = {"Files-Origin": "me"}
+    since = put(client, f"{bucket}/a", b"1").headers["files-cursor"]
+    again = {**origin, "Files-Repeat": since}
+    for headers in (origin, again):
+        assert move(client, f"{bucket}/a", f"{bucket}/b", **headers).status_code == 200
+        put(client, f"{bucket}/a", b"another's")
+    assert client.get(f"/files/{bucket}/b?alt=media").content == b"1"
+    for headers in (origin, again):
+        assert client.delete(f"/files/{bucket}/a", headers=headers).status_code == 200
+        put(client, f"{bucket}/a", b"another's")
+    assert keys(client, bucket) == ["a", "b"]
+    others = {"Files-Origin": "you", "Files-Repeat": since}
+    assert client.delete(f"/files/{bucket}/a", headers=others).status_code == 200
+    restored = {**origin, "Files-Repeat": "00-0"}
+    assert client.delete(f"/files/{bucket}/b", headers=restored).status_code == 200
+    assert keys(client, bucket) == []
+    bad = {**origin, "Files-Repeat": "now"}
+    assert client.delete(f"/files/{bucket}/a", headers=bad).status_code == 400

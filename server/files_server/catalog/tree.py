@@ -74,6 +74,24 @@ def record(
     return number
 
 
+def repeated(
+    tx: Transaction, operation: Operation, keys: list[tuple[str, str]], since: int
+) -> int:
+    """The number of this very change, if this client has made it after change `since`; else 0."""
+    if not tx.origin:
+        return 0
+    for number, data in tx.all(
+        "SELECT number, data FROM changes WHERE number > ? AND instr(data, ?)",
+        since, f'"origin":"{tx.origin}"',
+    ):  # fmt: skip
+        event = json.loads(data)
+        made = [(bucket, key.rstrip("/")) for bucket, key in event["keys"][: len(keys)]]
+        wanted = [(bucket, key.rstrip("/")) for bucket, key in keys]
+        if event["operation"] == operation.value and made == wanted:
+            return int(number)
+    return 0
+
+
 def add(
     tx: Transaction,
     parent: int,

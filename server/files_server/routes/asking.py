@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from files_server import digests, exchange
 from files_server.catalog.commits import Conditions, Outcome
+from files_server.changes import CURSOR
 from files_server.digests import Digests
 from files_server.errors import ApiError, shown
 from files_server.names import Target
@@ -108,6 +109,21 @@ def number(request: Request, name: str) -> int | None:
     if not (text.isascii() and text.isdigit() and len(text) < 19):
         raise ApiError(400, f"{name} {shown(text)} is not a number of bytes.")
     return int(text)
+
+
+def repeated_since(request: Request) -> int | None:
+    """Files-Repeat: the number of a change. An earlier try of this request may have been done after
+    it; then it is not to be done again. None: this is the first try, or that was another catalog.
+    ApiError 400.
+    """
+    cursor = request.headers.get("files-repeat")
+    if cursor is None:
+        return None
+    match = CURSOR.match(cursor)
+    if match is None:
+        raise ApiError(400, f"Files-Repeat {shown(cursor)} is not EPOCH-NUMBER.")
+    same = match.group(1) == services_of(request).catalog.epoch
+    return int(match.group(2)) if same else None
 
 
 def conditions_of(request: Request) -> Conditions:

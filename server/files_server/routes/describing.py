@@ -49,6 +49,7 @@ _HEADER = {
     "Repr-Digest": (_TEXT, "sha-256 or crc32c of the whole file."),
     "Files-Attributes": (_TEXT, "JSON of what PATCH takes, applied in the same commit."),
     "Files-Keep-Parent": (_TEXT, "1: the directory stays when this was its last file."),
+    "Files-Repeat": (_TEXT, "A Files-Cursor: if this was done after it, it is not done again."),
     "Overwrite": (_TEXT, "T: what is there is replaced."),
     "Files-Origin": (_TEXT, "An id of the client, copied to its change events."),
 }
@@ -74,7 +75,7 @@ _PARAMETERS: dict[str, tuple[str, ...]] = {
         "bucket", "key", "view", "alt", "name", "mode", "If-None-Match", "Files-Attributes",
         "Content-Digest", "Repr-Digest", *_CHANGE,
     ),
-    "delete_file": ("bucket", "key", "Files-Keep-Parent", *_CHANGE),
+    "delete_file": ("bucket", "key", "Files-Keep-Parent", "Files-Repeat", *_CHANGE),
     "undelete_file": ("bucket", "key", "undelete", "purge", "Overwrite", "Files-Origin", "view"),
     "set_attributes": ("bucket", "key", "view", *_CHANGE),
 }  # fmt: skip

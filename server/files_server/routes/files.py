@@ -88,13 +88,15 @@ async def delete(request: Request) -> Response:
         asking.flag(request, "Files-Keep-Parent"),
         asking.conditions_of(request),
     )
-    number = await services.catalog.remove(
-        lambda tx: moves.delete(
-            tx, (target.bucket, target.key),
-            keep_parent=keep_parent, keep=keep, conditions=conditions,
-        ),
-        asking.origin_of(request),
-    )  # fmt: skip
+    place, since = (target.bucket, target.key), asking.repeated_since(request)
+
+    def apply(tx: Transaction) -> int:
+        done = since is not None and tree.repeated(tx, Operation.DELETE, [place], since)
+        return done or moves.delete(
+            tx, place, keep_parent=keep_parent, keep=keep, conditions=conditions
+        )
+
+    number = await services.catalog.remove(apply, asking.origin_of(request))
     return asking.answer(request, None, number=number)
 
 
@@ -141,9 +143,17 @@ async def move(request: Request) -> Response:
         keep=keeping.asked_for(services.settings, auth.current().name),
         conditions=asking.conditions_of(request),
     )
-    outcome = await services.catalog.write(
-        lambda tx: moves.move(tx, wanted), asking.origin_of(request)
-    )
+    since = asking.repeated_since(request)
+
+    def apply(tx: Transaction) -> Outcome | int:
+        operation = Operation.EXCHANGE if wanted.exchange else Operation.MOVE
+        keys = [wanted.source, wanted.destination]
+        done = since is not None and tree.repeated(tx, operation, keys, since)
+        return done or moves.move(tx, wanted)
+
+    outcome = await services.catalog.write(apply, asking.origin_of(request))
+    if isinstance(outcome, int):  # who knows where it is by now
+        return asking.answer(request, None, number=outcome)
     if asking.is_full(request):
         return asking.outcome_answer(request, outcome)
     return asking.answer(request, None, etag=outcome.node.etag, number=outcome.number)
