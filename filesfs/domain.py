@@ -164,11 +164,12 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """For statfs: bytes and number of files."""
+    """For statfs: bytes and number of files. `reserved_bytes` are free for the disk's root only."""
 
     total_bytes: int
     free_bytes: int
     files: int
+    reserved_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -170,13 +170,15 @@ class RegisterFileResponse(_Body):
 
 class UsageResponse(_Body):
     """`GET /files?usage=1`: bytes and files, for statfs. `kept_bytes` are those of deleted and
-    replaced versions; they are neither free nor in `used_bytes`."""
+    replaced versions; they are neither free nor in `used_bytes`. `reserved_bytes` of the disk are
+    unused too, but kept for its root."""
 
     total_bytes: int
     free_bytes: int
     used_bytes: int
     files: int
     kept_bytes: int = 0
+    reserved_bytes: int = 0
 
 
 class DeletedFile(_Body):

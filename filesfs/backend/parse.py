@@ -145,7 +145,8 @@ def directory(location: Location) -> Entry:
 def usage(body: Body) -> Usage:
     """A UsageResponse."""
     try:
-        return Usage(body["total_bytes"], body["free_bytes"], body["files"])
+        reserved = body.get("reserved_bytes") or 0
+        return Usage(body["total_bytes"], body["free_bytes"], body["files"], reserved)
     except (KeyError, TypeError) as error:
         raise _malformed(body, error) from error
 

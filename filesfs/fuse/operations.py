@@ -158,9 +158,10 @@ class Operations(pyfuse3.Operations):
         data = pyfuse3.StatvfsData()
         data.f_bsize = data.f_frsize = BLOCK_BYTES
         data.f_blocks = usage.total_bytes // BLOCK_BYTES
-        data.f_bfree = data.f_bavail = usage.free_bytes // BLOCK_BYTES
+        data.f_bavail = usage.free_bytes // BLOCK_BYTES
+        data.f_bfree = (usage.free_bytes + usage.reserved_bytes) // BLOCK_BYTES
         # Names take no fixed slots: as many as 4 KiB pieces are free.
-        data.f_ffree = data.f_favail = data.f_bfree
+        data.f_ffree = data.f_favail = data.f_bavail
         data.f_files = usage.files + data.f_ffree
         data.f_namemax = 255
         return data

@@ -7,11 +7,15 @@ import os
 import random
 import subprocess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.mount.mounting import MountedFilesystem
 from tests.mount.places import ELSEWHERE
+
+if TYPE_CHECKING:
+    from tests.server.running import RunningServer
 
 AWKWARD = ("with space", "ümläut", "日本語", "plus+at@tilde~", "#hash", "trailing.", "-dash", "_-x")
 MIB = 1 << 20
@@ -319,6 +323,18 @@ def test_statfs(place: Path) -> None:
 
 # -- what is special about the mount --------------------------------------------------------------
 needs_mount = pytest.mark.skipif(bool(ELSEWHERE), reason="about the mount's own rules")
+
+
+@needs_mount
+def test_df_tells_what_the_servers_disk_tells(
+    mount: MountedFilesystem, server: RunningServer
+) -> None:
+    """Used is what is in use there: not what the disk keeps for its root, which is not available
+    either."""
+    there, here = os.statvfs(server.data_dir), os.statvfs(mount.path)
+    assert here.f_blocks == there.f_blocks * there.f_frsize // here.f_frsize
+    reserved = (there.f_bfree - there.f_bavail) * there.f_frsize
+    assert abs((here.f_bfree - here.f_bavail) * here.f_frsize - reserved) <= here.f_frsize
 
 
 @needs_mount

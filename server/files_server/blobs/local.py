@@ -9,9 +9,9 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import shutil
 from collections.abc import Callable, Iterable, Set
 from pathlib import Path
+from typing import NamedTuple
 
 from files_server.blobs.checksums import BlockSums
 from files_server.blobs.slots import ALIGNMENT, SLOT
@@ -136,6 +136,14 @@ class UploadFile:
             self._descriptor = -1
 
 
+class Space(NamedTuple):
+    """Bytes of a disk. `free` is what anybody may take; `reserved` is unused too, but for root."""
+
+    total: int
+    free: int
+    reserved: int
+
+
 class LocalBlobs:
     """Owns the folders uploads/ and blobs/ below the data folder."""
 
@@ -205,10 +213,12 @@ class LocalBlobs:
                 removed += 1
         return removed
 
-    def usage(self) -> tuple[int, int]:
-        """Total and free bytes of the disk."""
-        usage = shutil.disk_usage(self._blobs)
-        return usage.total, usage.free
+    def space(self) -> Space:
+        """Of the disk, as of now."""
+        found = os.statvfs(self._blobs)
+        size = found.f_frsize
+        reserved = found.f_bfree - found.f_bavail
+        return Space(found.f_blocks * size, found.f_bavail * size, reserved * size)
 
 
 def _copy_range(source: int, target: int, length: int, offset: int) -> int:

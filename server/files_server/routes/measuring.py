@@ -89,7 +89,7 @@ def _counted(counts: Meters) -> Iterator[Metric]:
 
 
 def _held(services: Services, found: Totals) -> Iterator[Metric]:
-    disk_total, disk_free = services.blobs.usage()
+    space = services.blobs.space()
     for name, value, what in (
         ("upload_sessions", found.open_sessions, "Upload sessions that are open."),
         ("feed_subscribers", services.changes.subscribers, "Clients that listen for changes."),
@@ -100,8 +100,8 @@ def _held(services: Services, found: Totals) -> Iterator[Metric]:
         ("blobs", found.blobs, "Contents in files of their own."),
         ("catalog_bytes", found.catalog_bytes, "The catalog, with the small files in it."),
         ("catalog_free_bytes", found.catalog_free_bytes, "What is unused in the catalog."),
-        ("disk_bytes", disk_total, "The disk of the data folder."),
-        ("disk_free_bytes", disk_free, "What is free on it."),
+        ("disk_bytes", space.total, "The disk of the data folder."),
+        ("disk_free_bytes", space.free, "What is free on it."),
     ):
         yield GaugeMetricFamily(f"{_PREFIX}_{name}", what, value=value)
 

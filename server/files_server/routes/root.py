@@ -83,11 +83,11 @@ async def _usage(request: Request) -> Response:
         with services.catalog.snapshot() as connection:
             return totals(connection)
 
-    total, free = await asyncio.to_thread(services.blobs.usage)
+    space = await asyncio.to_thread(services.blobs.space)
     found = await asyncio.to_thread(sums)
     body = {
-        "total_bytes": total, "free_bytes": free, "used_bytes": found.used_bytes,
-        "files": found.files, "kept_bytes": found.kept_bytes,
+        "total_bytes": space.total, "free_bytes": space.free, "used_bytes": found.used_bytes,
+        "files": found.files, "kept_bytes": found.kept_bytes, "reserved_bytes": space.reserved,
     }  # fmt: skip
     return asking.answer(request, body)
 
