@@ -5,6 +5,7 @@ It must not do anything: `registration/` does. All methods block, but for `Place
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Protocol
 
 from files_server.blobs.local import UploadFile
@@ -35,8 +36,9 @@ class Place(Protocol):
     def stage(self, file: UploadFile, wish: Wish, name: str) -> Staged:
         """Bring received bytes to where they are wanted; `name` is the upload's."""
 
-    def landed(self, wish: Wish, mark: str) -> Outcome | None:
-        """What a commit brought of which nobody heard; None if it did not happen."""
+    def landed(self, wish: Wish, mark: str, upload: Path) -> Outcome | None:
+        """What a commit brought of which nobody heard; None if it did not happen. `upload` is where
+        the content was received."""
 
     def append_base(self, file: UploadFile, wish: Wish, length: int) -> None:
         """Append bytes of the version `wish.base`, from the file's length on. ApiError 400, 410."""

@@ -322,13 +322,13 @@ class Uploads:
         place = self._places.of(session.wish.bucket)
         if place is None:
             return session
-        mark = session.answer or ""
-        outcome = await self._in_thread(place.landed, session.wish, mark)
+        asked = (session.wish, session.answer or "", self._blobs.upload_path(session.id))
+        outcome = await self._in_thread(place.landed, *asked)
         if outcome is None:
             return session
         # The upload may be its other name; the file's version is that after it.
         await self._in_thread(self._blobs.remove_upload, session.id)
-        outcome = await self._in_thread(place.landed, session.wish, mark) or outcome
+        outcome = await self._in_thread(place.landed, *asked) or outcome
         await self._remember(session, outcome)
         return self.find(session.id)
 

@@ -130,10 +130,11 @@ def test_a_commit_of_which_nobody_heard_is_not_done_twice(
     done = client.post(session["url"], content=_BIG[-1:])
     running.kill()
     status = (folder / "f").stat()
+    mark = [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns]
     with contextlib.closing(sqlite3.connect(running.data_dir / "catalog.sqlite")) as catalog:
         catalog.execute(
             "UPDATE sessions SET state = 0, answer = ? WHERE id = ?",
-            (json.dumps([status.st_dev, status.st_ino]), session["id"]),
+            (json.dumps(mark), session["id"]),
         )
         catalog.commit()
     with contextlib.suppress(OSError):  # its other name was still there; not on another disk
@@ -143,6 +144,29 @@ def test_a_commit_of_which_nobody_heard_is_not_done_twice(
     assert again.status_code == 200, again.text
     assert again.json() == done.json()
     assert again.headers["ETag"] == client.head(f"{bucket}/f?alt=media").headers["ETag"]
+    assert (folder / "f").read_bytes() == _BIG
+
+
+def test_a_file_that_got_the_inode_of_a_lost_commit_is_not_taken_for_it(
+    running: RunningServer, client: httpx.Client, place: tuple[str, Path]
+) -> None:
+    """The server died ahead of the rename, its copy is gone, and its inode is another file's."""
+    bucket, folder = place
+    session = begin(client, bucket, "f", len(_BIG)).json()
+    client.post(session["url"], content=_BIG[:-1], headers={"Upload-Offset": "0"})
+    running.kill()
+    (folder / "f").write_bytes(b"others wrote")
+    status = (folder / "f").stat()
+    mark = [status.st_dev, status.st_ino, len(_BIG), status.st_mtime_ns - 1]
+    with contextlib.closing(sqlite3.connect(running.data_dir / "catalog.sqlite")) as catalog:
+        catalog.execute(
+            "UPDATE sessions SET answer = ? WHERE id = ?", (json.dumps(mark), session["id"])
+        )
+        catalog.commit()
+    running.start()
+    last = {"Upload-Offset": str(len(_BIG) - 1)}
+    done = client.post(session["url"], content=_BIG[-1:], headers=last)
+    assert (done.status_code, done.json()["bytes"]) == (200, len(_BIG))
     assert (folder / "f").read_bytes() == _BIG
 
 

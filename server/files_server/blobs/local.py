@@ -169,8 +169,12 @@ class LocalBlobs:
         with self.path(blob).open("rb") as file:
             return os.pread(file.fileno(), length, offset)
 
+    def upload_path(self, upload: str) -> Path:
+        """Where an upload's bytes are while they are received."""
+        return self._uploads / upload
+
     def open_upload(self, upload: str) -> UploadFile:
-        return UploadFile(self._uploads / upload)
+        return UploadFile(self.upload_path(upload))
 
     def publish(self, file: UploadFile, blob: str) -> None:
         """From upload to blob, durably."""
@@ -184,7 +188,7 @@ class LocalBlobs:
         os.rename(self.path(blob), file.path)
 
     def remove_upload(self, upload: str) -> None:
-        (self._uploads / upload).unlink(missing_ok=True)
+        self.upload_path(upload).unlink(missing_ok=True)
 
     def remove(self, blobs: Iterable[str]) -> None:
         """Remove blobs that nothing names; one that is gone already is fine."""

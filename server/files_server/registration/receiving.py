@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 
 from files_server.blobs.local import UploadFile
 from files_server.catalog.commits import Conditions, Outcome
@@ -61,9 +62,9 @@ class LocatedPlace:
         staged = StagedFile(self._location, wish.key, file, name, wish.attributes)
         return Landing(self._bucket, wish, staged)
 
-    def landed(self, wish: Wish, mark: str) -> Outcome | None:
+    def landed(self, wish: Wish, mark: str, upload: Path) -> Outcome | None:
         found = self._there(wish.key)
-        if found is None or json.loads(mark) != [found.device, found.inode]:
+        if found is None or not _is_marked(found, json.loads(mark), upload):
             return None
         return Outcome(self._bucket, wish.key, as_node(self._bucket, found), 0)
 
@@ -106,6 +107,25 @@ class Landing:
 
     def drop(self) -> None:
         self.staged.drop()
+
+
+def _is_marked(found: Found, mark: list[int], upload: Path) -> bool:
+    """Whether it is the file that the mark was made for.
+
+    An upload is removed behind its commit, so without one the commit was done; and while it has the
+    file's own inode, that is no other file's. Somebody may have written to either since. A copy is
+    another file than its upload: there a file that only has its inode's number looks different.
+    """
+    inode = [found.device, found.inode]
+    if inode != mark[:2]:
+        return False
+    try:
+        status = upload.stat()
+    except FileNotFoundError:
+        return True
+    if inode == [status.st_dev, status.st_ino]:
+        return True
+    return mark[2:] in ([], [found.size, found.modified_ns])  # []: an older server's
 
 
 def check_of(conditions: Conditions, key: str, resource: str = "") -> Check:

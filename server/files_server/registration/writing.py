@@ -66,10 +66,11 @@ class StagedFile:
         self._descriptor = -1
         try:
             self._descriptor = self._bring()
-            status = os.fstat(self._descriptor)
-            self.identity = (status.st_dev, status.st_ino)
             _dress(self._descriptor, self._parent, self._name, attributes)
             os.fsync(self._descriptor)
+            status = os.fstat(self._descriptor)
+            # What a rename leaves as it is. An inode's number alone may soon be another file's.
+            self.identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
         except BaseException as error:
             self.drop()
             if isinstance(error, OSError):
