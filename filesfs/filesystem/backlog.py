@@ -239,11 +239,17 @@ class Backlog:
     def set_aside(self, node: Node) -> None:
         """The node shows what the server has; its record stays, and no node stands for it."""
         content = node.content
-        if isinstance(content, Content) and content.kept is not None:
-            kept = self._kept.pop(content.kept)
-            self._alone.add(content.kept)
-            content.kept = None
-            self._refuse(kept)
+        if not isinstance(content, Content) or content.kept is None:
+            return
+        kept, id = self._kept[content.kept], content.kept
+        content.kept = None
+        while (record := self._core.journal.get(id)) is not None:
+            self._kept.pop(id, None)
+            self._alone.add(id)
+            if record.after is None:
+                break
+            id = record.after
+        self._refuse(kept)
 
     def _content(self, kept: _Kept) -> Content:
         content = kept.node.content

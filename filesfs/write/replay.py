@@ -44,6 +44,7 @@ _NAME_MAX = 255  # bytes of a name that Linux shows
 _COMPARE = 1 << 20  # bytes at a time when content is compared
 _ATTEMPTS = 100  # names tried for one conflict copy
 _AGAIN_SECONDS = 5.0  # a record that the server refused is not offered again before
+_FOR_GOOD = 2  # refusals after which what came later of its name does not wait for it any more
 
 
 class Owner(Protocol):
@@ -80,6 +81,11 @@ class _Flight:
 class _Trouble:
     why: str
     when: float  # trio's clock, seconds
+    times: int = 1
+
+    @property
+    def is_for_good(self) -> bool:
+        return self.times >= _FOR_GOOD
 
 
 @dataclass(slots=True)
@@ -107,7 +113,8 @@ class Replayer:
         """Upload what is pending, and what comes meanwhile. Unavailable ends the pass; the rest
         stays pending, in order.
 
-        A record that fails for another reason stays too, and holds up only those about its name.
+        A record that fails for another reason stays too, and holds up only those about its name,
+        until it is refused for good.
         """
         waiting: set[Location] = set()
         tried: set[JournalId] = set()
@@ -118,28 +125,40 @@ class Replayer:
             except Unavailable:
                 raise
             except (FilesfsError, OSError) as error:
-                waiting.add(record.location)
-                self._failed(record, error)
+                if not self._failed(record, error).is_for_good:
+                    waiting.add(record.location)
 
     def _next(self, tried: set[JournalId], waiting: set[Location]) -> Record | None:
         for record in self.journal.pending():
-            if record.id in tried:
+            if record.id in tried or (record.payload is None and self._before(record)):
                 continue
             trouble = self._troubles.get(record.id)
             if trouble is not None and trio.current_time() < trouble.when + _AGAIN_SECONDS:
-                waiting.add(record.location)
-            if record.location not in waiting:
+                if not trouble.is_for_good:
+                    waiting.add(record.location)
+            elif record.location not in waiting:
                 return record
         return None
 
-    def _failed(self, record: Record, error: Exception) -> None:
+    def _before(self, record: Record) -> Record | None:
+        """What is pending of the same file and comes right before this record."""
+        return self.journal.get(record.after) if record.after is not None else None
+
+    def _chain(self, record: Record) -> list[Record]:
+        """The record, and all that comes before it."""
+        before = self._before(record)
+        return [record, *self._chain(before)] if before is not None else [record]
+
+    def _failed(self, record: Record, error: Exception) -> _Trouble:
         why = str(error)
         self.tally.failed += 1
         known = self._troubles.get(record.id)
         level = logging.DEBUG if known is not None and known.why == why else logging.ERROR
         log.log(level, "journal: %s failed, and is kept: %s", record, why)
-        self._troubles[record.id] = _Trouble(why, trio.current_time())
+        times = 1 if known is None else known.times + 1
+        trouble = self._troubles[record.id] = _Trouble(why, trio.current_time(), times)
         self.owner.refused(record, error)
+        return trouble
 
     async def send(self, id: JournalId) -> None:
         """Store one record now, after those of its file that come before it. Raises why it is not
@@ -151,14 +170,24 @@ class Replayer:
                 await flight.over.wait()
                 if flight.error is not None:
                     raise flight.error
-            elif record.after is not None and self.journal.get(record.after) is not None:
-                await self.send(record.after)
+                continue
+            before = self._before(record)
+            if before is not None and not self._stands_for(record, before):
+                await self.send(before.id)
             else:
                 await self._send(record)
 
+    def _stands_for(self, record: Record, before: Record) -> bool:
+        """The server will not have the earlier one, and this content has all of it."""
+        trouble = self._troubles.get(before.id)
+        refused = trouble is not None and trouble.is_for_good
+        return refused and record.payload is not None and before.id not in self._under_way
+
     async def _send(self, record: Record) -> None:
         self._sent.add(record.id)
-        flight = self._under_way[record.id] = _Flight()
+        flight = _Flight()
+        chain = [each.id for each in self._chain(record)]
+        self._under_way |= dict.fromkeys(chain, flight)
         try:
             if record.payload is None:
                 await self._attributes(record)
@@ -168,21 +197,32 @@ class Replayer:
             flight.error = error
             raise
         finally:
-            del self._under_way[record.id]
+            for id in chain:
+                del self._under_way[id]
             flight.over.set()
 
     def _stored(self, record: Record, entry: Entry) -> None:
+        self._drop_before(record)
         self.tally.stored += 1
         self.journal.stored(record.id, entry)
         self._over(record)
         self.owner.stored(record, entry)
 
     def _lost(self, record: Record, why: str, beside: Location | None = None) -> None:
+        self._drop_before(record)
         self.tally.conflicts += 1
         log.error("journal: conflict: %s: %s", record, why)
         self.journal.forget(record.id)
         self._over(record)
         self.owner.lost(record, beside)
+
+    def _drop_before(self, record: Record) -> None:
+        """What the server refused of it is not wanted any more: later content is there."""
+        for refused in self._chain(record)[1:]:
+            log.warning("journal: %s is dropped: a later version of it is stored", refused)
+            self.journal.forget(refused.id)
+            self._over(refused)
+            self.owner.lost(refused, None)
 
     def _over(self, record: Record) -> None:
         self._sent.discard(record.id)
@@ -199,7 +239,7 @@ class Replayer:
             there = await self._ours(target.location, buffer, base)
             if there is not None:
                 self._stored(record, await self._dressed(record, there))
-            else:
+            elif not await self._met_its_own(record):
                 await self._overtaken(record, error, buffer, target, base)
         else:
             self._stored(record, entry)
@@ -219,6 +259,27 @@ class Replayer:
         except (NotFound, Stale):
             return None
         return entry
+
+    async def _met_its_own(self, record: Record) -> bool:
+        """What overtook it may be what comes before it, which landed and was refused afterwards;
+        then `record` is a change of that.
+        """
+        for before in self._chain(record)[1:]:
+            if before.payload is None:
+                continue
+            try:
+                buffer = self.journal.restore(before)
+            except OSError:  # which may be why the record is refused
+                continue
+            try:
+                base = _Base(self.backend, before.payload.base)
+                there = await self._ours(before.location, buffer, base)
+            finally:
+                buffer.close()
+            if there is not None:
+                self._stored(before, await self._dressed(before, there))
+                return True
+        return False
 
     async def _dressed(self, record: Record, there: Entry) -> Entry:
         """An upload ahead of close() has its last attributes after its content, or never."""

@@ -11,7 +11,7 @@ import trio
 
 from filesfs.backend.protocol import FilesBackend
 from filesfs.domain import AttributeChange, Entry, Location
-from filesfs.errors import AccessDenied, Stale, Unavailable
+from filesfs.errors import AccessDenied, Stale, TooLarge, Unavailable
 from filesfs.wire import Extension
 from filesfs.write.buffer import WriteBuffer
 from filesfs.write.journal import Journal
@@ -191,6 +191,93 @@ async def test_a_failure_holds_up_only_what_is_about_its_name(journal: Journal) 
     assert [record.id for record in journal.pending()] == [first, second]
     await replay(journal, server)
     assert names(server) == {str(OTHER): b"two", str(WHERE): b"one, later"}
+
+
+async def test_what_is_refused_for_good_does_not_hold_up_what_came_after_it(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The later content has all that was written: it stands for both."""
+    monkeypatch.setattr("filesfs.write.replay._AGAIN_SECONDS", 0)
+    server, told = Server(), Told()
+    first = keep(journal, b"one")
+    keep(journal, b"one, later", after=first)
+    refused = refuse(server, "put 3")
+    replayer = Replayer(journal, cast("FilesBackend", server), told)
+    for _ in range(2):
+        await replayer.run()
+    assert names(server) == {str(WHERE): b"one, later"}
+    assert journal.pending() == ()
+    assert refused
+    assert not replayer.sent(first)
+
+
+async def test_what_was_refused_after_it_had_landed_is_what_follows_changes(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("filesfs.write.replay._AGAIN_SECONDS", 0)
+    server, told = Server(), Told()
+    first = keep(journal, b"one")
+    keep(journal, b"one, later", after=first)
+    await server.put(WHERE, b"one", "text/plain", AttributeChange())  # the answer was lost
+    refuse(server, "put 3")
+    replayer = Replayer(journal, cast("FilesBackend", server), told)
+    for _ in range(2):
+        await replayer.run()
+    assert names(server) == {str(WHERE): b"one, later"}
+    assert (replayer.tally.stored, replayer.tally.conflicts) == (2, 0)
+    assert journal.pending() == ()
+
+
+async def test_what_is_refused_for_good_does_not_hold_up_another_file_of_its_name(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("filesfs.write.replay._AGAIN_SECONDS", 0)
+    server, told = Server(), Told()
+    first = keep(journal, b"one")
+    keep(journal, b"one, anew")
+    refuse(server, "put 3")
+    replayer = Replayer(journal, cast("FilesBackend", server), told)
+    for _ in range(2):
+        await replayer.run()
+    assert names(server) == {str(WHERE): b"one, anew"}
+    assert [record.id for record in journal.pending()] == [first]
+    server.fault = lambda call: None
+    await replayer.run()
+    assert sorted(names(server).values()) == [b"one", b"one, anew"]
+    assert names(server)[str(WHERE)] == b"one, anew"
+
+
+async def test_attributes_wait_for_content_that_is_refused(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("filesfs.write.replay._AGAIN_SECONDS", 0)
+    server, told = Server(), Told()
+    first = keep(journal, b"one")
+    journal.note_attributes(WHERE, AttributeChange(mode=0o444), first)
+    refuse(server, "put 3")
+    replayer = Replayer(journal, cast("FilesBackend", server), told)
+    for _ in range(3):
+        await replayer.run()
+    assert len(journal.pending()) == 2
+    assert "attributes" not in server.calls
+    assert len(told.errors) == replayer.tally.failed == 3
+    server.fault = lambda call: None
+    await replayer.run()
+    assert server.files[WHERE][0].attributes.mode == 0o444
+    assert journal.pending() == ()
+
+
+def refuse(server: Server, what: str) -> list[str]:
+    """Every such call is refused; the list of them."""
+    refused: list[str] = []
+
+    def denied(call: str) -> None:
+        if call == what:
+            refused.append(call)
+            raise TooLarge("too large")
+
+    server.fault = denied
+    return refused
 
 
 async def test_a_failure_that_lasts_is_told_once(
