@@ -106,6 +106,10 @@ class BlockCache:
     def used_bytes(self) -> int:
         return self._ledger.used
 
+    def holds(self, size: int) -> bool:
+        """Whether a file of this size has room, if everything else went."""
+        return size <= self._budget
+
     def get(self, version: str, index: int) -> bytes | None:
         """A whole block (shorter at the end of the file), from memory."""
         block = self._touch(version, index)

@@ -69,7 +69,7 @@ class ReadStream:
         self._version = version_of(entry)
         # Without an etag the version is a guess that is good for the life of a mount only.
         self._disk: DiskBlocks | None = cache.disk if entry.etag is not None else None
-        self._window = ReadWindow(entry.size)
+        self._window = ReadWindow(entry.size, cache.holds(entry.size))
         self._fetches: list[_Fetch] = []  # on their way; a handful, so a list is searched
         self._joined = False  # counted among those who read ahead
         self._saves = 0

@@ -7,7 +7,8 @@ A handle's reads are sorted into a few *runs*, each a region read more or less i
 kernel's readahead asks slightly out of order, and several threads may read one handle in several
 places, so a read joins a run when it comes near its head or its tail; anything else begins a run of
 its own. Only a run that moved forward and is dense earns a growing window; a random read fetches
-its grains and nothing more.
+its grains and nothing more, unless the file fits into the cache and so many came to the same region
+that they have cost what its blocks would.
 """
 
 from __future__ import annotations
@@ -24,6 +25,13 @@ BLOCK = MIB  # longer ranges end on a block of the cache
 LARGEST = 8 * MIB  # longer ranges keep the reader waiting for the first byte, for no more speed
 IN_FLIGHT = 4
 AHEAD = IN_FLIGHT * LARGEST
+
+# Reads at random in a file that the cache can hold: each costs a request, which is as long on its
+# way as a quarter of PIECE takes. So many are paid for in a REGION before its pieces are fetched
+# whole, each when it is next read in: at most twice of what the better choice would have cost.
+REGION = 16 * MIB
+PIECE = 4 * MIB
+RENTED = 4
 
 _RUNS = 4  # places that one handle is read in at a time; who reads in more gets no readahead
 # How far out of order a read may come and still belong to a run: no more than the run has shown
@@ -88,19 +96,28 @@ class _Run:
 
 @dataclass(slots=True)
 class ReadWindow:
-    """The reads of one handle on a file of `size` bytes. Offsets below are within the file."""
+    """The reads of one handle on a file of `size` bytes. Offsets below are within the file.
+
+    `fits`: the cache can hold all of it.
+    """
 
     size: int
+    fits: bool = False
     _runs: list[_Run] = field(default_factory=list)  # the one read last comes first
+    _apart: bool = False  # the read seen last began a run
+    _random: dict[int, int] = field(default_factory=dict)  # such reads by region
+    _bought: list[Range] = field(default_factory=list)  # to be fetched ahead
 
     def observe(self, start: int, end: int) -> Range | None:
         """Take note of a read. Answers what was planned for a run that is given up, if any."""
+        self._apart = False
         for position, run in enumerate(self._runs):
             if run.takes(start, end):
                 run.extend(start, end)
                 if position:
                     self._runs.insert(0, self._runs.pop(position))
                 return None
+        self._apart = True
         self._runs.insert(0, _Run(start, end, end - start, end, end))
         if len(self._runs) <= _RUNS:
             return None
@@ -117,10 +134,22 @@ class ReadWindow:
             high = max(high, min(low + run.step, _floor(low, BLOCK) + BLOCK))
         elif start == 0:
             high = max(high, self.size if self.size <= WHOLE else FIRST)
+        elif self._apart and self.fits and self._has_paid(low // REGION):
+            self._bought = self._pieces(low // REGION)
+            low = _floor(low, PIECE)
+            high = max(high, low + PIECE)
         high = min(high, self.size)
         if start <= run.head <= high:
             run.planned = max(run.planned, high)
         return Range(low, high)
+
+    def _has_paid(self, region: int) -> bool:
+        reads = self._random[region] = self._random.get(region, 0) + 1
+        return reads > RENTED
+
+    def _pieces(self, region: int) -> list[Range]:
+        start, end = region * REGION, min(self.size, (region + 1) * REGION)
+        return [Range(low, min(low + PIECE, end)) for low in range(start, end, PIECE)]
 
     def ahead(self, in_flight: int, limit: int = AHEAD) -> list[Range]:
         """What to fetch beyond the run that was read last, while `in_flight` such ranges are on
@@ -130,6 +159,9 @@ class ReadWindow:
         read, so that a reader who stops early has cost a bounded share. Ranges are full steps: no
         dribble of small ones.
         """
+        if self._bought:
+            bought, self._bought = self._bought, []
+            return bought
         run = self._runs[0]
         if not run.forward:
             return []

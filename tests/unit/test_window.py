@@ -15,6 +15,9 @@ from filesfs.read.window import (
     KIB,
     LARGEST,
     MIB,
+    PIECE,
+    REGION,
+    RENTED,
     Range,
     ReadWindow,
 )
@@ -83,6 +86,26 @@ def test_random_reads_of_a_small_region_do_not_look_sequential() -> None:
     offsets = [rng.randrange(8 * MIB // 4096) * 4096 for _ in range(60)]
     fetched = _fetched_for(offsets, 4 * KIB, 64 * MIB)
     assert sum(part.length for part in fetched) <= 60 * FIRST
+
+
+def test_many_random_reads_of_a_file_that_fits_fetch_its_regions() -> None:
+    """They have cost as much by then; the rest of a region comes ahead, and nothing twice."""
+    rng = random.Random(10)
+    window = ReadWindow(60 * MIB, fits=True)
+    fetched: list[Range] = []
+    for _ in range(300):
+        _read(window, rng.randrange(60 * MIB // 4096) * 4096, 4 * KIB, fetched)
+    rented = [part for part in fetched if part.length < PIECE]
+    assert len(rented) <= 1.5 * RENTED * 4
+    assert sum(part.length for part in set(fetched) - set(rented)) == 60 * MIB
+
+
+def test_a_few_random_reads_of_a_file_that_fits_fetch_their_grains() -> None:
+    window = ReadWindow(256 * MIB, fits=True)
+    fetched: list[Range] = []
+    for offset in range(8 * MIB, 256 * MIB, 16 * MIB):
+        _read(window, offset, 4 * KIB, fetched)
+    assert {part.length for part in fetched} == {GRAIN}
 
 
 def test_the_same_place_again_and_again_fetches_nothing_ahead() -> None:
@@ -157,17 +180,18 @@ def test_after_a_failure_the_window_begins_small() -> None:
     st.integers(1, 20 * MIB),
     st.lists(st.tuples(st.integers(0, 20 * MIB), st.integers(1, MIB)), max_size=30),
     st.integers(0, AHEAD),
+    st.booleans(),
 )
 def test_ranges_are_sane_whatever_is_read(
-    size: int, reads: list[tuple[int, int]], limit: int
+    size: int, reads: list[tuple[int, int]], limit: int, fits: bool
 ) -> None:
-    window = ReadWindow(size)
+    window = ReadWindow(size, fits)
     for offset, length in reads:
         start, end = offset % size, min(offset % size + length, size)
         window.observe(start, end)
         wanted = window.demand(start, end)
         assert 0 <= wanted.start <= start < end <= wanted.end <= size
-        assert wanted.length <= 2 * MIB
+        assert wanted.length <= (5 if fits else 2) * MIB
         for part in window.ahead(0, limit):
             assert 0 <= part.start < part.end <= size
             assert part.start >= end or part.start >= wanted.start
