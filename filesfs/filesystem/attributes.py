@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from filesfs.domain import AttributeChange, Attributes, Entry, Kind, kind_of
 from filesfs.errors import FileSystemError, NotFound, Unsupported
 from filesfs.filesystem.content import Content, unsent
-from filesfs.filesystem.core import Core, Stat
+from filesfs.filesystem.core import Caller, Core, Stat
 from filesfs.filesystem.files import Files
 from filesfs.filesystem.tree import Tree
 from filesfs.state import acl
@@ -24,6 +24,7 @@ from filesfs.state.inodes import Node
 _NS = 1_000_000_000
 _S_ISGID = 0o2000
 _NO_ATTRIBUTES = Attributes()
+_ROOT = Caller()
 _XATTR_BYTES = 64 << 10  # an entry, names and values: the contract's limit
 # Of system.* only access control lists, see set_acl, and those only where the kernel enforces them.
 _XATTR_NAMESPACES = ("user.", "trusted.", "security.")
@@ -121,12 +122,12 @@ class AttributeView:
         return node.target
 
     # -- change -----------------------------------------------------------------------------------
-    async def set(self, node: Node, change: AttributeChange) -> None:
+    async def set(self, node: Node, change: AttributeChange, caller: Caller = _ROOT) -> None:
         """chmod, chown, utimensat. A chown clears setuid and setgid as Linux does."""
         if self._tree.read_only(node):
             raise FileSystemError(errno.EROFS, "read-only")
         if change.uid is not None or change.gid is not None:
-            change = self._after_chown(node, change)
+            change = self._after_chown(node, change, caller)
         change = self._with_acl(node, change)
         if not change:
             return
@@ -137,13 +138,12 @@ class AttributeView:
             return
         await self._patch(node, change)
 
-    def _after_chown(self, node: Node, change: AttributeChange) -> AttributeChange:
-        mode = change.mode if change.mode is not None else self.stat(node).mode
+    def _after_chown(self, node: Node, change: AttributeChange, caller: Caller) -> AttributeChange:
+        before = self.stat(node)
+        mode = change.mode if change.mode is not None else before.mode
         if node.kind is Kind.DIRECTORY or not mode & 0o6000:
             return change
-        cleared = mode & ~0o4000
-        if mode & 0o0010:
-            cleared &= ~0o2000
+        cleared = caller.without_setid(mode, before.gid)
         return change.then(AttributeChange(mode=cleared)) if cleared != mode else change
 
     def _with_acl(self, node: Node, change: AttributeChange) -> AttributeChange:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -29,11 +29,26 @@ __all__ = ["Caller", "Core", "Kernel", "NamespaceLock", "Rules", "Stat", "versio
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks: numeric ids, and the umask for what is created."""
+    """Who asks: numeric ids, the umask for what is created, and how to learn the other groups,
+    which is only done where they count.
+    """
 
     uid: int = 0
     gid: int = 0
     umask: int = 0
+    groups: Callable[[], Container[int]] = field(default=tuple, compare=False)
+
+    def is_in(self, gid: int) -> bool:
+        """Whether this is root or a member of the group."""
+        return self.uid == 0 or self.gid == gid or gid in self.groups()
+
+    def without_setid(self, mode: int, gid: int) -> int:
+        """The mode of a file of this group once this caller has changed it. Without execution by
+        the group, setgid means nothing, and stays if the caller could set it.
+        """
+        if mode & 0o2000 and (mode & 0o0010 or not self.is_in(gid)):
+            mode &= ~0o2000
+        return mode & ~0o4000
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import errno
 import logging
 import os
 
-from filesfs.domain import AttributeChange, Entry, Handle, Kind
+from filesfs.domain import AttributeChange, Attributes, Entry, Handle, Kind
 from filesfs.errors import (
     FileSystemError,
     NotFound,
@@ -50,7 +50,7 @@ class Files:
         keep = self._pages_are_right(node)
         handle = self.attach(node, flags, caller)
         if flags & os.O_TRUNC:
-            self._truncate(node, 0, privileged=caller.uid == 0)
+            self._truncate(node, 0, caller)
         return handle, keep
 
     def attach(self, node: Node, flags: int, caller: Caller) -> Handle:
@@ -59,7 +59,7 @@ class Files:
         self.commits.content(node)
         writable = flags & os.O_ACCMODE != os.O_RDONLY
         append = bool(flags & os.O_APPEND)
-        return self.handles.add(FileHandle(node, append, caller.uid == 0, writable))
+        return self.handles.add(FileHandle(node, append, caller, writable))
 
     def _pages_are_right(self, node: Node) -> bool:
         if node.entry is None or unsent(node):
@@ -146,34 +146,39 @@ class Files:
         start = buffer.size if append else offset
         _refuse_beyond(start + len(data))
         written = buffer.write(start, data)
-        self._stamp_write(node, handle.privileged)
+        self._stamp_write(node, handle.opener)
         if node.names and not self._core.rules.writeback:  # else what goes up is the journal's
             self._core.uploader.note_write(buffer, lambda: self.commits.target(node))
             await self._core.uploader.room(buffer)
         return written
 
-    def _stamp_write(self, node: Node, privileged: bool) -> None:
+    def _stamp_write(self, node: Node, caller: Caller) -> None:
         now = self._core.now()
-        mode = None if privileged else _without_setid(self._mode(node))
+        mode = None if caller.uid == 0 else self._without_setid(node, caller)
         node.pending = node.pending.then(AttributeChange(mode=mode, modified_ns=now))
         node.pending_ctime = now
 
-    def _mode(self, node: Node) -> int | None:
-        if node.pending.mode is not None:
-            return node.pending.mode
-        return node.entry.attributes.mode if node.entry is not None else None
+    def _without_setid(self, node: Node, caller: Caller) -> int | None:
+        """The mode as the caller's write leaves it, None if nothing changes."""
+        stored = node.entry.attributes if node.entry is not None else Attributes()
+        mode = node.pending.mode if node.pending.mode is not None else stored.mode
+        if mode is None or not mode & 0o6000:
+            return None
+        gids = (node.pending.gid, stored.gid, self._core.rules.gid)
+        cleared = caller.without_setid(mode, next(gid for gid in gids if gid is not None))
+        return cleared if cleared != mode else None
 
-    def _truncate(self, node: Node, size: int, *, privileged: bool) -> None:
+    def _truncate(self, node: Node, size: int, caller: Caller) -> None:
         _refuse_beyond(size)
         self.commits.buffer(node).truncate(size)
         self.commits.content(node).touched = True
-        self._stamp_write(node, privileged)
+        self._stamp_write(node, caller)
 
     async def truncate(self, node: Node, size: int, caller: Caller, *, open_: bool) -> None:
         """ftruncate() waits for close; truncate() of a path commits before it answers."""
         if self._tree.read_only(node):
             raise FileSystemError(errno.EROFS, "read-only")
-        self._truncate(node, size, privileged=caller.uid == 0)
+        self._truncate(node, size, caller)
         if not open_:
             try:
                 await self.commits.commit(node)
@@ -209,16 +214,6 @@ class Files:
 
 def _same(one: Entry, other: Entry) -> bool:
     return one.resource_id is None or one.resource_id == other.resource_id
-
-
-def _without_setid(mode: int | None) -> int | None:
-    """The mode as an unprivileged write leaves it, None if nothing changes."""
-    if mode is None:
-        return None
-    cleared = mode & ~0o4000
-    if mode & 0o0010:
-        cleared &= ~0o2000
-    return cleared if cleared != mode else None
 
 
 def _refuse_beyond(size: int) -> None:

@@ -57,9 +57,12 @@ def absent(ttl: float) -> pyfuse3.EntryAttributes:
 
 
 def attribute_change(attributes: Any, fields: Any) -> AttributeChange:
-    """What a setattr request changes, size apart."""
+    """What a setattr request changes, size apart. A mode beside a size is the kernel's own, without
+    setuid; it does not know all that Linux takes off, the file system does.
+    """
+    chmod = fields.update_mode and not fields.update_size
     return AttributeChange(
-        mode=stat.S_IMODE(attributes.st_mode) if fields.update_mode else None,
+        mode=stat.S_IMODE(attributes.st_mode) if chmod else None,
         uid=attributes.st_uid if fields.update_uid else None,
         gid=attributes.st_gid if fields.update_gid else None,
         modified_ns=attributes.st_mtime_ns if fields.update_mtime else None,

@@ -7,7 +7,8 @@ Each method answers through the guard; between a reply that hands an inode to th
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
+from functools import partial
 from typing import cast
 
 import pyfuse3
@@ -27,7 +28,15 @@ from filesfs.state.inodes import Node
 
 
 def _caller(ctx: pyfuse3.RequestContext) -> Caller:
-    return Caller(ctx.uid, ctx.gid, ctx.umask)
+    return Caller(ctx.uid, ctx.gid, ctx.umask, partial(_groups, ctx.pid))
+
+
+def _groups(pid: int) -> Container[int]:
+    """The supplementary groups of a process; none of one that cannot be looked at."""
+    try:
+        return pyfuse3.get_sup_groups(pid)
+    except (OSError, RuntimeError):
+        return ()
 
 
 _DEVICES = (Kind.CHARDEVICE, Kind.BLOCKDEVICE)  # their number is content, to be asked for
@@ -150,7 +159,7 @@ class Operations(pyfuse3.Operations):
         caller = _caller(ctx)
         if fields.update_size:
             await self._fs.files.truncate(node, attr.st_size, caller, open_=fh is not None)
-        await self._fs.attributes.set(node, change)
+        await self._fs.attributes.set(node, change, caller)
         return await self._attributes(node)
 
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
@@ -274,7 +283,7 @@ class Operations(pyfuse3.Operations):
         self, node: Node, name: str, value: bytes | None, ctx: pyfuse3.RequestContext
     ) -> None:
         if self.enable_acl and name in acl.NAMES:
-            member = _is_member(ctx, self._fs.attributes.stat(node).gid)
+            member = _caller(ctx).is_in(self._fs.attributes.stat(node).gid)
             await self._fs.attributes.set_acl(node, name, value, keeps_setgid=member)
         else:
             await self._fs.attributes.set_xattr(node, name, value)
@@ -282,16 +291,6 @@ class Operations(pyfuse3.Operations):
     def _need_xattr(self) -> None:
         if not self._xattr:
             raise pyfuse3.FUSEError(errno.ENOSYS)
-
-
-def _is_member(ctx: pyfuse3.RequestContext, gid: int) -> bool:
-    """Whether the caller is root or in this group. Who cannot be looked at is not."""
-    if ctx.uid == 0 or ctx.gid == gid:
-        return True
-    try:
-        return gid in pyfuse3.get_sup_groups(ctx.pid)
-    except (OSError, RuntimeError):
-        return False
 
 
 def _text(name: bytes) -> str:

@@ -12,11 +12,11 @@ from filesfs.state.inodes import Node
 
 @dataclass(slots=True, eq=False)
 class FileHandle:
-    """One open file. `privileged`: its opener may write without clearing setuid and setgid."""
+    """One open file. `opener` stands for who writes, which FUSE does not say."""
 
     node: Node
     append: bool
-    privileged: bool
+    opener: Any  # filesystem.Caller
     writable: bool
     stream: Any = None  # read.ReadStream of `version`, made at the first read
     version: str | None = None
