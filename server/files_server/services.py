@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from files_server.blobs.local import LocalBlobs
+from files_server.blobs.removing import Removals
 from files_server.catalog import sessions
 from files_server.catalog.database import CatalogError
 from files_server.catalog.schema import FORMAT_VERSION
@@ -66,7 +67,7 @@ async def opened(settings: Settings) -> AsyncIterator[Services]:
 async def _opened(settings: Settings, pool: ThreadPoolExecutor) -> AsyncIterator[Services]:
     blobs, changes = LocalBlobs(settings.data_dir), Changes()
     blobs.prepare()
-    catalog = Catalog(settings.data_dir / "catalog.sqlite", blobs, changes.publish)
+    catalog = Catalog(settings.data_dir / "catalog.sqlite", Removals(blobs), changes.publish)
     blobs.sweep(catalog.named_blobs(), sessions.open_sessions(catalog.reader))
     registrations = Registrations(settings.file_roots)
     registrations.load(catalog.reader)

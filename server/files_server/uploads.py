@@ -179,7 +179,7 @@ class Uploads:
         finally:
             file.close()
             with suppress(OSError):
-                self._blobs.remove_upload(upload)
+                await self._in_thread(self._blobs.remove_upload, upload)
 
     def close(self) -> None:
         for active in self._active.values():

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import AsyncIterator, Awaitable, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -170,5 +171,43 @@ def test_a_blob_that_cannot_be_removed_keeps_nobody_waiting(
             )
         )
         await asyncio.wait_for(removal, 5)
+
+    run(tmp_path / "data", scenario)
+
+
+def test_the_loop_goes_on_while_blobs_are_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large file may take its disk a second: only who deletes it waits, until it is gone."""
+    ticks, meanwhile, remove = 0, 0, LocalBlobs.remove
+
+    def slowly(self: LocalBlobs, blobs: Iterable[str]) -> None:
+        nonlocal meanwhile
+        before = ticks
+        time.sleep(0.3)
+        meanwhile += ticks - before
+        remove(self, blobs)
+
+    async def ticking() -> None:
+        nonlocal ticks
+        while True:
+            ticks += 1
+            await asyncio.sleep(0.01)
+
+    async def scenario(services: Services) -> None:
+        session = await begin(services, "k", HALF)
+        await services.uploads.append(session.id, part(b"1" * HALF), "")
+        (blob,) = (tmp_path / "data" / "blobs").glob("??/*")
+        monkeypatch.setattr(LocalBlobs, "remove", slowly)
+        beside = asyncio.create_task(ticking())
+        removal = services.catalog.write(
+            lambda tx: moves.delete(
+                tx, ("b", "k"), keep_parent=False, keep=NO_KEEP, conditions=NO_CONDITIONS
+            )
+        )
+        await asyncio.wait_for(removal, 5)
+        beside.cancel()
+        assert not blob.exists()
+        assert meanwhile > 5
 
     run(tmp_path / "data", scenario)

@@ -6,7 +6,6 @@ It must not know HTTP. It tells the change feed and the blobs of each commit, in
 from __future__ import annotations
 
 import asyncio
-import logging
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -20,7 +19,6 @@ from files_server.catalog.reserve import Reserve
 from files_server.errors import ApiError, shown
 
 _PAUSE_SECONDS = 0.05  # between two steps of expiring, and of giving pages back
-_log = logging.getLogger(__name__)
 _KEPT_CHANGES = 100_000  # older events are pruned: whoever is further behind starts again
 
 
@@ -41,27 +39,30 @@ class Version:
 _VERSION = "id, etag, bucket, size, mime_type, modified_ns, blob, crc32c"
 
 
-class Blobs(Protocol):
+class Removals(Protocol):
     """What the catalog needs of the blobs: to be rid of those that nothing names any more."""
 
-    def remove(self, blobs: Iterable[str]) -> None: ...
+    def begin(self, blobs: Iterable[str]) -> None: ...
+
+    async def settled(self) -> None: ...
+
+    async def close(self) -> None: ...
 
 
 class Catalog:
     """Owns the connections. `reader` is the event loop's: short reads only."""
 
     def __init__(
-        self, path: Path, blobs: Blobs, feed: Callable[[list[tuple[int, str]]], None]
+        self, path: Path, removals: Removals, feed: Callable[[list[tuple[int, str]]], None]
     ) -> None:
         shrinking.enable(path)
         database.prepare(path)
         self._path = path
-        self._blobs = blobs
+        self._removals = removals
         self._feed = feed
         self.reader = database.connect(path, read_only=True)
         self._writer = Writer(path, self._after)
         self._reserve = Reserve(path.parent)
-        self._garbage: list[str] = []
         self.epoch, self.latest = self._position()
         self._writer.start()
 
@@ -75,8 +76,19 @@ class Catalog:
         return f"{self.epoch}-{number or self.latest}"
 
     async def write(self, mutation: Mutation[T], origin: str = "") -> T:
-        """Run a mutation; its result once it is durable."""
-        return await self._writer.write(mutation, origin)
+        """Run a mutation; its result once it is durable, and the disk has the space back of blobs
+        that it left without a name."""
+        garbage: list[str] = []
+
+        def noted(tx: Transaction) -> T:  # it may run twice
+            result = mutation(tx)
+            garbage[:] = tx.garbage
+            return result
+
+        result = await self._writer.write(noted, origin)
+        if garbage:
+            await self._removals.settled()
+        return result
 
     async def remove(self, mutation: Mutation[T], origin: str = "") -> T:
         """As `write`, for what takes names away: it works on a full disk, too."""
@@ -140,9 +152,7 @@ class Catalog:
 
     async def make_room(self) -> bool:
         """Give up versions that nothing names; whether there was any with a blob."""
-        found = await self.write(keeping.make_room)
-        self._remove_garbage()
-        return found
+        return await self.write(keeping.make_room)
 
     async def prune(self) -> None:
         """Drop what has expired: superseded versions, old change events."""
@@ -151,7 +161,6 @@ class Catalog:
             more = await self.write(keeping.expire)
             await asyncio.sleep(_PAUSE_SECONDS if more else 0)
         await self.write(_prune)
-        self._remove_garbage()
         await asyncio.to_thread(self._reserve.set_aside)
 
     async def shrink(self) -> None:
@@ -177,6 +186,7 @@ class Catalog:
 
     async def close(self) -> None:
         await self._writer.close()
+        await self._removals.close()
         self.reader.close()
 
     def _after(self, committed: Committed) -> None:
@@ -184,15 +194,7 @@ class Catalog:
             self.latest = committed.events[-1][0]
             self._feed(list(committed.events))
         if committed.garbage:
-            self._garbage += committed.garbage
-            self._remove_garbage()
-
-    def _remove_garbage(self) -> None:
-        garbage, self._garbage = self._garbage, []
-        try:
-            self._blobs.remove(garbage)
-        except OSError as error:  # those whose change this was wait for their answer
-            _log.error("content that nothing names any more stays until the next start: %s", error)
+            self._removals.begin(committed.garbage)
 
     def _position(self) -> tuple[str, int]:
         epoch = self.reader.execute("SELECT value FROM meta WHERE name = 'epoch'").fetchone()[0]
