@@ -12,6 +12,8 @@ import logging
 from collections.abc import Iterable
 from dataclasses import replace
 
+from msgspec import structs
+
 from filesfs.domain import AttributeChange, Entry
 from filesfs.errors import (
     FilesfsError,
@@ -225,12 +227,24 @@ class Commits:
         except Unsupported:  # a plain server: the mount keeps them
             pass
         else:
-            self._core.inodes.set_entry(node, entry)
-            self.publish(node, entry)
+            self._dressed(node, content, entry)
             if node.pending is pending:
                 node.pending, node.pending_ctime = AttributeChange(), 0
         if content.buffer is not None and content.buffer.generation == generation:
             content.touched = False
+
+    def _dressed(self, node: Node, content: Content, entry: Entry) -> None:
+        """The attributes are there. If they met another client's version, ours stays what the open
+        handles have, and what the next commit takes for the one before it.
+        """
+        if node.entry is not None and self._is_theirs(node, content, entry):
+            attributes, mime_type = entry.attributes, entry.mime_type
+            node.entry = structs.replace(node.entry, attributes=attributes, mime_type=mime_type)
+            for parent, name in node.names:
+                self._core.directories.doubt(parent, name)
+        else:
+            self._core.inodes.set_entry(node, entry)
+            self.publish(node, entry)
 
     def publish(self, node: Node, entry: Entry) -> None:
         """The entry is on the server under all names that we know of."""

@@ -32,11 +32,10 @@ from filesfs.errors import (
     Unavailable,
     Unsupported,
 )
-from filesfs.wire import is_registered
 from filesfs.write.buffer import WriteBuffer
 from filesfs.write.journal import Journal
 from filesfs.write.records import JournalId, Payload, Record
-from filesfs.write.upload import Target, Uploader
+from filesfs.write.upload import Target, Uploader, same_version
 
 log = logging.getLogger(__name__)
 
@@ -289,10 +288,7 @@ class Replayer:
             entry = await self.backend.set_attributes(record.location, Kind.FILE, record.change)
         except (Unsupported, NotFound):
             return there
-        # What follows is a change of our version; only in a registered location have the
-        # attributes made a new one of it.
-        registered = entry.resource_id is not None and is_registered(entry.resource_id)
-        return entry if registered or entry.etag == there.etag else there
+        return entry if same_version(entry, there) else there
 
     async def _overtaken(
         self,

@@ -25,7 +25,7 @@ from filesfs.errors import (
     Unavailable,
     Unsupported,
 )
-from filesfs.wire import Extension
+from filesfs.wire import Extension, is_registered
 from filesfs.write.buffer import BaseReader, WriteBuffer
 from filesfs.write.plan import COPY_AT_LEAST, plan
 from filesfs.write.sending import cancel, send_steps
@@ -247,8 +247,17 @@ class Uploader:
     async def _dress(self, buffer: WriteBuffer, entry: Entry, target: Target) -> Entry:
         """Give a committed stream the attributes that changed since it began."""
         try:
-            entry = await self._backend.set_attributes(entry.location, Kind.FILE, target.change)
+            dressed = await self._backend.set_attributes(entry.location, Kind.FILE, target.change)
+            entry = dressed if same_version(dressed, entry) else entry
         except (Unsupported, NotFound) as error:  # kept by the mount; or removed by now
             log.info("%s: %s", entry.location, error)
         del self._landed[buffer]
         return entry
+
+
+def same_version(dressed: Entry, entry: Entry) -> bool:
+    """Whether the attributes met the version that they were for, and not another client's. In a
+    registered location they have made a new one of it.
+    """
+    registered = dressed.resource_id is not None and is_registered(dressed.resource_id)
+    return registered or dressed.etag == entry.etag
