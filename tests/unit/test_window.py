@@ -16,7 +16,6 @@ from filesfs.read.window import (
     LARGEST,
     MIB,
     PIECE,
-    REGION,
     RENTED,
     Range,
     ReadWindow,
