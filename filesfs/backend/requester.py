@@ -84,7 +84,7 @@ class Requester:
                 asked = replace(request, headers={**request.headers, **again})
             answer = await self.once(asked)
             if answer.says_json and not request.gets_content:
-                answer.json()  # what was garbled on the way is asked for again
+                answer.require_json()  # what was garbled on the way is asked for again
             return answer
 
         return await repeat(self.policy, attempt, tries, progress)
