@@ -207,7 +207,7 @@ class Commits:
         if content.buffer is None:
             return
         if whole:
-            content.touched = False
+            content.touched, content.refused = False, None
             content.buffer.rebase(entry.size)
         else:  # what is clean came from the former version, and is the same in this one
             content.buffer.moved_on(entry.size)

@@ -57,7 +57,7 @@ class Files:
         """A handle on a node whose state is known to be right."""
         node.opens += 1
         self.commits.content(node)
-        writable = flags & os.O_ACCMODE != os.O_RDONLY
+        writable = flags & os.O_ACCMODE != os.O_RDONLY or bool(flags & os.O_TRUNC)
         append = bool(flags & os.O_APPEND)
         return self.handles.add(FileHandle(node, append, caller, writable))
 
@@ -187,6 +187,13 @@ class Files:
 
     # -- close ------------------------------------------------------------------------------------
     async def flush(self, number: Handle) -> None:
+        """A reader's close publishes nothing of what a writer has not closed yet, does not wait for
+        it, and does not hear why it cannot be stored.
+        """
+        if self.handles[number].writable:
+            await self.fsync(number)
+
+    async def fsync(self, number: Handle) -> None:
         await self.commits.commit(self.handles[number].node)
 
     async def release(self, number: Handle) -> None:

@@ -62,7 +62,8 @@ class Namespace:
             node = await self._create_exclusive(parent, name, change)
         else:
             node = self._create_local(parent, name, change)
-        return node, self._files.attach(node, flags, caller), False
+        # Whoever makes a file has it stored at close, written or not.
+        return node, self._files.attach(node, flags | os.O_WRONLY, caller), False
 
     async def _create_exclusive(self, parent: Node, name: bytes, change: AttributeChange) -> Node:
         kind = mime.mime_type(name, b"")

@@ -208,7 +208,7 @@ class Operations(pyfuse3.Operations):
         await self._fs.files.flush(Handle(fh))
 
     async def fsync(self, fh: int, datasync: bool) -> None:
-        await self._fs.files.flush(Handle(fh))
+        await self._fs.files.fsync(Handle(fh))
 
     async def release(self, fh: int) -> None:
         await self._fs.files.release(Handle(fh))
