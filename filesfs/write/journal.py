@@ -23,7 +23,7 @@ from typing import Any
 from filesfs.domain import AttributeChange, Entry, Location
 from filesfs.errors import UsageError
 from filesfs.write.buffer import WriteBuffer
-from filesfs.write.log import RecordLog
+from filesfs.write.log import RecordLog, sync_above
 from filesfs.write.records import (
     FORMAT,
     JournalId,
@@ -80,6 +80,7 @@ class Journal:
             journal = cls(folder, server_id, lock)
             try:
                 journal._load()
+                sync_above(folder)
             except BaseException:
                 journal._log.close()
                 raise

@@ -6,6 +6,7 @@ It must not know what the records mean.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -111,6 +112,19 @@ def sync_folder(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync_above(path: Path) -> None:
+    """Make the names durable that lead to a folder, up to the root of its disk, whoever made them.
+
+    What may not be read up there, or cannot be synced, is not ours to wait for.
+    """
+    disk = path.stat().st_dev
+    for above in path.resolve().parents:
+        with contextlib.suppress(OSError):
+            if above.stat().st_dev != disk:
+                return
+            sync_folder(above)
 
 
 def _framed(value: Any) -> bytes:

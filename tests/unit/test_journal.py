@@ -409,6 +409,24 @@ def test_a_log_of_things_done_is_made_short_again(
     assert [record.id for record in journal.pending()] == [last]
 
 
+def test_a_new_folder_is_on_the_disk_with_all_above_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut may else take a name above the journal, and with it what was acknowledged."""
+    synced: set[Path] = set()
+    sync = os.fsync
+
+    def noted(descriptor: int) -> None:
+        sync(descriptor)
+        synced.add(Path(f"/proc/self/fd/{descriptor}").readlink())
+
+    monkeypatch.setattr(os, "fsync", noted)
+    folder = tmp_path / "var" / "cache" / "mine"
+    folder.parent.mkdir(parents=True)  # as `filesfs mount` does, in a process of its own
+    Journal.open(folder, "server").close()
+    assert synced >= {tmp_path, tmp_path / "var", folder.parent, folder}
+
+
 def test_small_content_waits_for_the_disk_once(
     journal: Journal, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
