@@ -25,6 +25,7 @@ from files_server.catalog.store import Catalog
 from files_server.changes import Changes
 from files_server.content import ContentAnswers
 from files_server.entries import Entries
+from files_server.registration.leftovers import Leftovers
 from files_server.registration.receiving import LocatedPlaces
 from files_server.registration.table import Registrations
 from files_server.settings import Settings
@@ -32,6 +33,7 @@ from files_server.uploads import Uploads
 
 _SWEEP_SECONDS = 60.0
 _THREADS = 8  # for disk work
+_LOCATIONS_SECONDS = 5.0  # a location on a dead network disk does not keep the server from starting
 _log = logging.getLogger(__name__)
 
 
@@ -71,7 +73,11 @@ async def _opened(settings: Settings, pool: ThreadPoolExecutor) -> AsyncIterator
     blobs.sweep(catalog.named_blobs(), sessions.open_sessions(catalog.reader))
     registrations = Registrations(settings.file_roots)
     registrations.load(catalog.reader)
-    uploads = Uploads(settings, catalog, blobs, LocatedPlaces(registrations), pool)
+    leftovers = Leftovers(settings.data_dir / "staged")
+    removing = asyncio.create_task(asyncio.to_thread(leftovers.sweep, registrations))
+    await asyncio.wait({removing}, timeout=_LOCATIONS_SECONDS)
+    places = LocatedPlaces(registrations, leftovers)
+    uploads = Uploads(settings, catalog, blobs, places, pool)
     services = Services(
         settings, catalog, blobs, uploads, registrations, changes,
         ContentAnswers(catalog, blobs), Entries(settings.base_url), pool,

@@ -206,7 +206,7 @@ def as_found(key: str, status: os.stat_result) -> Found:
 def opened(location: Location, key: str) -> Iterator[int]:
     """A descriptor of what `key` names; links within the location are followed."""
     try:
-        descriptor = _walk_to(location, path_of(key))
+        descriptor = walk_to(location, path_of(key))
     except OSError as error:
         if error.errno not in (errno.ELOOP, errno.ENOTDIR):
             raise refused(key, error) from None
@@ -228,7 +228,7 @@ def _walk_resolved(location: Location, key: str, first: OSError) -> int:
     if relative == path and first.errno == errno.ENOTDIR:  # a file where a directory should be
         raise _not_there(key)
     try:
-        return _walk_to(location, "" if relative == "." else relative)
+        return walk_to(location, "" if relative == "." else relative)
     except OSError as error:
         raise (_not_there(key) if error.errno == errno.ENOTDIR else refused(key, error)) from None
 
@@ -237,7 +237,7 @@ def _not_there(key: str) -> ApiError:
     return ApiError(404, f"{shown(key)} is not in the registered location.")
 
 
-def _walk_to(location: Location, path: str) -> int:
+def walk_to(location: Location, path: str) -> int:
     """Open what is at `path` without following any link. OSError for what is in the way."""
     current = open_root(location)
     names = path.split("/") if path else []

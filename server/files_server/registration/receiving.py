@@ -7,6 +7,7 @@ nobody's way, and comes to the location when it is complete.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,30 +18,33 @@ from files_server.catalog.schema import FILE
 from files_server.catalog.sessions import Wish
 from files_server.errors import ApiError, shown
 from files_server.registration import locations
+from files_server.registration.leftovers import Leftovers
 from files_server.registration.located import CHUNK, LocatedBucket, check_attributes, resource_id
 from files_server.registration.locations import Found, Location
 from files_server.registration.table import Registered, Registrations
-from files_server.registration.writing import Check, StagedFile
+from files_server.registration.writing import Check, StagedFile, temporary_name
 from filesfs.wire import SPECIAL_TYPES
 
 
 class LocatedPlaces:
     """The registered buckets as places of uploads."""
 
-    def __init__(self, registrations: Registrations) -> None:
+    def __init__(self, registrations: Registrations, leftovers: Leftovers) -> None:
         self._registrations = registrations
+        self._leftovers = leftovers
 
     def of(self, bucket: str) -> LocatedPlace | None:
         registered = self._registrations.get(bucket)
-        return LocatedPlace(bucket, registered) if registered else None
+        return LocatedPlace(bucket, registered, self._leftovers) if registered else None
 
 
 class LocatedPlace:
     """One registered bucket, for one request."""
 
-    def __init__(self, bucket: str, registered: Registered) -> None:
+    def __init__(self, bucket: str, registered: Registered, leftovers: Leftovers) -> None:
         self._bucket = bucket
         self._registered = registered
+        self._leftovers = leftovers
 
     @property
     def _location(self) -> Location:
@@ -59,8 +63,14 @@ class LocatedPlace:
 
     def stage(self, file: UploadFile, wish: Wish, name: str) -> Landing:
         self.check(wish)
-        staged = StagedFile(self._location, wish.key, file, name, wish.attributes)
-        return Landing(self._bucket, wish, staged)
+        temporary = temporary_name(name)
+        self._leftovers.note(temporary, self._location, wish.key.rpartition("/")[0])
+        try:
+            staged = StagedFile(self._location, wish.key, file, name, wish.attributes)
+        except BaseException:
+            self._leftovers.forget(temporary)
+            raise
+        return Landing(self._bucket, wish, staged, lambda: self._leftovers.forget(temporary))
 
     def landed(self, wish: Wish, mark: str, upload: Path) -> Outcome | None:
         found = self._there(wish.key)
@@ -94,6 +104,7 @@ class Landing:
     bucket: str
     wish: Wish
     staged: StagedFile
+    forget: Callable[[], None]
 
     @property
     def mark(self) -> str:
@@ -107,6 +118,7 @@ class Landing:
 
     def drop(self) -> None:
         self.staged.drop()
+        self.forget()
 
 
 def _is_marked(found: Found, mark: list[int], upload: Path) -> bool:

@@ -44,6 +44,11 @@ class Check(Protocol):
     def __call__(self, found: Found | None) -> None: ...
 
 
+def temporary_name(upload: str) -> str:
+    """What an upload's content is called beside the name that it is to get."""
+    return TEMPORARY + hashlib.sha256(upload.encode()).hexdigest()[:24]
+
+
 class StagedFile:
     """A complete file beside the name that it is to get, hidden, with its mode, owner and times.
 
@@ -59,7 +64,7 @@ class StagedFile:
         attributes: AttributesPatch | None,
     ) -> None:
         self._location, self._key, self._file = location, key, file
-        self._temporary = TEMPORARY + hashlib.sha256(name.encode()).hexdigest()[:24]
+        self._temporary = temporary_name(name)
         directory, _, last = key.rpartition("/")
         self._name = name_of(last)
         self._parent = _make(location, directory)
