@@ -174,7 +174,10 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One event of the change feed, as the mount uses it. Locations carry no slash at their end."""
+    """One event of the change feed, as the mount uses it. Locations carry no slash at their end.
+
+    Without locations nothing has changed: all changes up to `cursor` were told.
+    """
 
     operation: wire.Operation
     locations: tuple[Location, ...]

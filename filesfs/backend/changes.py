@@ -16,6 +16,7 @@ from filesfs.backend import parse
 from filesfs.backend.requester import Request, Requester
 from filesfs.domain import Change
 from filesfs.errors import Gone, RequestError, Unavailable
+from filesfs.wire import Operation
 
 # The server sends a comment every 5 s: two of them missing is a lost connection.
 SILENCE = 10.0
@@ -58,7 +59,9 @@ class ChangeFeed:
         events = EventParser()
         while True:
             for cursor, name, data in events.feed(await self._next(pieces)):
-                if name in ("", "change", "message") and data:
+                if not (name or data):
+                    yield Change(Operation.BUCKET, (), None, None, True, cursor)
+                elif name in ("", "change", "message") and data:
                     yield self._understood(data, cursor)
                 self._cursor = cursor or self._cursor
 
@@ -89,9 +92,10 @@ class EventParser:
         self._cursor = ""
         self._event = ""
         self._data: list[str] = []
+        self._has_id = False  # the event that is being read
 
     def feed(self, piece: bytes) -> list[tuple[str, str, str]]:
-        """The events that are complete now."""
+        """The events that are complete now; ("7", "", "") where there is an id and nothing else."""
         *lines, self._rest = (self._rest + piece).split(b"\n")
         found = []
         for line in lines:
@@ -105,7 +109,7 @@ class EventParser:
         name, _, value = line.partition(":")
         value = value.removeprefix(" ")
         if name == "id" and "\0" not in value:
-            self._cursor = value
+            self._cursor, self._has_id = value, True
         elif name == "event":
             self._event = value
         elif name == "data":
@@ -113,5 +117,6 @@ class EventParser:
 
     def _dispatch(self) -> tuple[str, str, str] | None:
         event, data = self._event, "\n".join(self._data)
-        self._event, self._data = "", []
-        return (self._cursor, event, data) if data or event else None
+        told = bool(data or event or self._has_id)
+        self._event, self._data, self._has_id = "", [], False
+        return (self._cursor, event, data) if told else None

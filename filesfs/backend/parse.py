@@ -156,6 +156,8 @@ def change_event(data: str, cursor: str, origin: str) -> Change:
     body: Any = data
     try:
         body = pydantic_core.from_json(data)
+        if not body["keys"]:
+            raise ValueError("it tells of no name")
         return Change(
             Operation(body["operation"]),
             tuple(Location(bucket, key.rstrip("/")) for bucket, key in body["keys"]),

@@ -58,6 +58,8 @@ class Coherence:
 
     def apply(self, change: Change) -> None:
         """One event."""
+        if not change.locations:
+            self._core.directories.feed_caught_up()
         for location in change.locations:
             self._core.directories.note_event(location.parent, change.cursor)
         if not change.own:

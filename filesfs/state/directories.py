@@ -53,19 +53,26 @@ class DirectoryCache:
         self._directories: dict[Inode, Directory] = {}
         self._feed: int | None = None
         self._generation = 0
+        self._resumed = float("-inf")  # what was taken before is on its ttl
         self._events: OrderedDict[Location, int] = OrderedDict()
         self._event_floor = 0
 
     # -- freshness --------------------------------------------------------------------------------
     def feed_connected(self, *, gap: bool) -> None:
         """The feed runs. `gap`: events may have been missed, so what was taken before stays on its
-        ttl.
+        ttl. Else it does so until `feed_caught_up`: the events of the pause are on their way.
         """
+        self._resumed = self._clock()
         if gap or self._generation == 0:
             self._generation += 1
             self._events.clear()
             self._event_floor = 0
+            self._resumed = float("-inf")
         self._feed = self._generation
+
+    def feed_caught_up(self) -> None:
+        """All events of the pause were told."""
+        self._resumed = float("-inf")
 
     def feed_lost(self) -> None:
         self._feed = None
@@ -86,7 +93,8 @@ class DirectoryCache:
     def fresh(self, stamp: Stamp | None) -> bool:
         if stamp is None:
             return False
-        if self._feed is not None and stamp.feed == self._feed:
+        told_of = self._feed is not None and stamp.feed == self._feed
+        if told_of and stamp.taken >= self._resumed:
             return True
         return self._clock() - stamp.taken < self.ttl
 

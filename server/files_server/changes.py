@@ -59,16 +59,21 @@ class Changes:
     async def stream(
         self, catalog: Catalog, after: int, visible: Callable[[str], bool], without: str = ""
     ) -> AsyncIterator[bytes]:
-        """Server-sent events behind number `after`, for ever. `visible` says which buckets,
-        `without` whose own changes are left out.
+        """Server-sent events behind number `after`, for ever; an id without an event once the
+        client has caught up. `visible` says which buckets, `without` whose own changes are left
+        out.
         """
         told = time.monotonic()
         own = f'"origin":"{without}"' if without else "\0"
         self.subscribers += 1
+        behind = True
         try:
             yield b": connected\n\n"
             while True:
                 events = self._next(catalog, after)
+                if behind and not events:  # an id alone: all until now was told
+                    behind = False
+                    yield f"id: {catalog.epoch}-{after}\n\n".encode()
                 if not events:
                     await self._wait()
                     events = self._next(catalog, after)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 import trio
@@ -80,6 +80,19 @@ async def test_a_feed_that_broke_before_its_first_event_goes_on_where_it_began()
     assert b"Last-Event-ID: e-3\r\n" in server.asked[1]
 
 
+async def test_what_was_told_and_what_is_caught_up_are_told_apart() -> None:
+    server = _Server(_HEAD + b"\r\n: connected\n\n" + _EVENT + b"id: e-9\n\n", _HEAD + b"\r\n")
+    async with _feed(server) as feed:
+        told: list[tuple[int, str]] = []
+        with suppress(Unavailable):
+            async with feed.open() as changes:
+                async for change in changes:
+                    told.append((len(change.locations), change.cursor))
+        assert told == [(1, "e-7"), (0, "e-9")]
+        await _follow(feed)
+    assert b"Last-Event-ID: e-9\r\n" in server.asked[1]
+
+
 async def test_a_feed_without_any_cursor_tells_that_it_has_a_gap() -> None:
     server = _Server(_HEAD + b"\r\n", _HEAD + b"\r\n")
     async with _feed(server) as feed:
@@ -91,7 +104,9 @@ async def test_a_feed_without_any_cursor_tells_that_it_has_a_gap() -> None:
     assert len(server.asked) == 2
 
 
-@pytest.mark.parametrize("data", [b"{", b'{"operation":"other","keys":[]}', b'"x"'])
+@pytest.mark.parametrize(
+    "data", [b"{", b'{"operation":"other","keys":[]}', b'"x"', b'{"operation":"commit","keys":[]}']
+)
 async def test_an_event_that_is_not_understood_is_a_gap(data: bytes) -> None:
     bad = b"id: e-8\ndata: " + data + b"\n\n"
     server = _Server(_HEAD + b"\r\n" + _EVENT + bad)

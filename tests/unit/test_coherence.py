@@ -8,7 +8,9 @@ import pytest
 import trio
 import trio.testing
 
-from filesfs.domain import AttributeChange, Entry, Kind, Location
+from filesfs.domain import AttributeChange, Change, Entry, Kind, Location
+from filesfs.state.directories import DirectoryCache
+from filesfs.wire import Operation
 from tests.fakes.memory_tree import MemoryTree
 from tests.unit.filesystem_rig import ROOT_USER, rig
 
@@ -110,3 +112,26 @@ async def test_what_comes_into_a_directory_before_our_rename_is_answered_is_seen
         await mine.fs.renaming.rename((mine.bucket, b"d"), (mine.bucket, b"e"), 0)
         assert sorted(await mine.fs.tree.snapshot(node)) == [b"1", b"sub"]
         assert await mine.fs.tree.snapshot(below) == [b"2"]
+
+
+async def test_after_a_pause_of_the_feed_nothing_old_counts_before_it_was_caught_up(
+    tmp_path: Path,
+) -> None:
+    now = 0.0
+    async with rig(tmp_path) as mine:
+        cache = mine.fs.core.directories = DirectoryCache(ttl=1, clock=lambda: now)
+        cache.feed_connected(gap=True)
+        stamp = cache.stamp()
+        cache.keep_entry(mine.bucket, b"old", None, stamp)
+        now = 5.0
+        assert cache.lookup(mine.bucket, b"old") == (True, None)
+        cache.feed_lost()
+        now = 10.0
+        cache.feed_connected(gap=False)  # what happened since is on its way
+        assert cache.lookup(mine.bucket, b"old") == (False, None)
+        cache.keep_entry(mine.bucket, b"new", None, cache.stamp())
+        now = 15.0
+        assert cache.lookup(mine.bucket, b"new") == (True, None)
+        assert cache.lookup(mine.bucket, b"old") == (False, None)
+        mine.fs.coherence.apply(Change(Operation.BUCKET, (), None, None, True, "e-7"))
+        assert cache.lookup(mine.bucket, b"old") == (True, None)
