@@ -1,5 +1,6 @@
 """The mount's fixtures: these tests run on it, or where POSIX_TEST_DIR says."""
 
 from tests.mount.conftest import bucket, ground, module_place, mount, place, server
+from tests.posix.twins import beside, twins
 
-__all__ = ["bucket", "ground", "module_place", "mount", "place", "server"]
+__all__ = ["beside", "bucket", "ground", "module_place", "mount", "place", "server", "twins"]

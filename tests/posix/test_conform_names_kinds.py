@@ -1,0 +1,187 @@
+"""link, rename, unlink, rmdir and symlink with files of each kind, beside tmpfs."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable
+
+import pytest
+
+from tests.posix.calls import EXCHANGE, NOREPLACE, renameat2
+from tests.posix.twins import KINDS, NO_DIRECTORIES, Twins, make, remove
+from tests.posix.users import NOBODY, SOMEBODY
+
+each_kind = pytest.mark.parametrize("kind", KINDS)
+each_other_kind = pytest.mark.parametrize("kind", NO_DIRECTORIES)
+
+
+def _link(old: str, new: str) -> None:
+    os.link(old, new, follow_symlinks=False)
+
+
+@each_other_kind
+def test_links_are_one_file(twins: Twins, kind: str) -> None:
+    """Mode, owner, count and ctime are the file's, whichever name they came by."""
+    twins("ok", make, kind, "one")
+    twins("ok", _link, "one", "two")
+    twins("ok", _link, "two", "three")
+    if kind != "symlink":
+        twins("ok", os.chmod, "two", 0o201)
+    twins("ok", os.lchown, "two", NOBODY, SOMEBODY)
+    twins("ok", os.unlink, "one")
+    twins("ENOENT", os.lstat, "one")
+    twins("ok", _link, "three", "one")
+    for name in ("three", "two", "one"):
+        twins("ok", os.unlink, name)
+        twins("ENOENT", os.unlink, name)
+    twins("ENOENT", _link, "one", "two")
+
+
+@each_kind
+def test_a_refused_call_changes_nothing(twins: Twins, kind: str) -> None:
+    """Not even ctime; the user owns what is in a directory that is not his."""
+    twins("ok", make, kind, "one", NOBODY)
+    for uid in (NOBODY, SOMEBODY):
+        twins("EACCES", os.rename, "one", "two", uid=uid)
+        twins("EACCES", os.symlink, "one", "two", uid=uid)
+        twins("EACCES", os.rmdir if kind == "directory" else os.unlink, "one", uid=uid)
+        twins("EACCES", make, kind, "two", uid=uid)
+    twins("EACCES", _link, "one", "two", uid=NOBODY)
+    twins("EPERM" if kind == "directory" else "ok", _link, "one", "two")
+
+
+@each_kind
+def test_rename_keeps_the_file(twins: Twins, kind: str) -> None:
+    twins("ok", make, kind, "one")
+    twins("ok", os.rename, "one", "two")
+    twins("ENOENT", os.lstat, "one")
+    twins("ok", os.mkdir, "d")
+    twins("ok", os.rename, "two", "d/one")
+    twins("ok", os.rename, "d/one", "one")
+    twins("ok", os.rename, "one", "one")
+    if kind != "directory":
+        twins("ok", _link, "one", "two")
+        twins("ok", os.rename, "two", "three")
+        twins("ok", os.rename, "one", "three")  # one file: nothing happens
+    twins("ok", remove, "one")
+
+
+@pytest.mark.parametrize(
+    ("kind", "other"),
+    [pair for pair in itertools.product(NO_DIRECTORIES, NO_DIRECTORIES) if "file" in pair]
+    + [(kind, kind) for kind in NO_DIRECTORIES[1:]],
+)
+def test_rename_over_a_file_with_another_name(twins: Twins, kind: str, other: str) -> None:
+    """The one that is replaced loses a link, which its ctime tells."""
+    twins.only("ok", make, kind, "new")
+    twins.only("ok", make, other, "old")
+    twins.only("ok", _link, "old", "kept")
+    twins("ok", os.rename, "new", "old")
+    twins("EEXIST", renameat2, "old", "kept", NOREPLACE)
+    twins("ok", renameat2, "old", "kept", EXCHANGE)
+    twins("ok", os.rename, "old", "kept")
+
+
+@each_other_kind
+@pytest.mark.parametrize("uid", [0, NOBODY])
+def test_files_and_directories_do_not_replace_each_other(twins: Twins, kind: str, uid: int) -> None:
+    twins("ok", os.chmod, ".", 0o777)
+    twins("ok", make, kind, "f", uid)
+    twins("ok", os.mkdir, "d", uid=uid)
+    twins("EISDIR", os.rename, "f", "d", uid=uid)
+    twins("ENOTDIR", os.rename, "d", "f", uid=uid)
+    twins("ENOTDIR", os.rmdir, "f", uid=uid)
+    twins("EISDIR", os.unlink, "d", uid=uid)
+    twins("ok", renameat2, "d", "f", EXCHANGE, uid=uid)
+    twins("ok", os.rmdir, "f", uid=uid)
+    twins("ok", os.unlink, "d", uid=uid)
+
+
+@each_kind
+@pytest.mark.parametrize("uid", [0, NOBODY])
+def test_what_exists_is_not_made_again(twins: Twins, kind: str, uid: int) -> None:
+    twins("ok", os.chmod, ".", 0o777)
+    twins("ok", make, kind, "there", uid)
+    twins("ok", make, "file", "f", uid)
+    twins("EEXIST", _link, "f", "there", uid=uid)
+    twins("EEXIST", os.symlink, "target", "there", uid=uid)
+    twins("EEXIST", renameat2, "f", "there", NOREPLACE, uid=uid)
+    for new in KINDS:
+        answer = "EADDRINUSE" if new == "socket" else "EEXIST"
+        twins.briefly(answer, make, new, "there", names=("there", "f"), uid=uid)
+
+
+@each_kind
+@pytest.mark.parametrize("uid", [0, NOBODY])
+def test_a_directory_with_something_in_it_stays(twins: Twins, kind: str, uid: int) -> None:
+    twins("ok", os.chmod, ".", 0o777)
+    for name in ("full", "empty"):
+        twins("ok", os.mkdir, name, uid=uid)
+    twins("ok", make, kind, "full/x", uid)
+    twins("ENOTEMPTY", os.rmdir, "full", uid=uid)
+    twins("ENOTEMPTY", os.rename, "empty", "full", uid=uid)
+    twins("ENOTEMPTY", os.rename, "full/x", "full", uid=uid)
+    twins("ok", os.rename, "full", "empty", uid=uid)
+    twins("ok", remove, "empty/x", uid=uid)
+    twins("ok", os.rmdir, "empty", uid=uid)
+    twins("ENOENT", os.rmdir, "empty", uid=uid)
+
+
+@each_other_kind
+@pytest.mark.parametrize("uid", [0, NOBODY])
+def test_nothing_is_below_a_file(twins: Twins, kind: str, uid: int) -> None:
+    """A link leads to nowhere here."""
+    twins("ok", os.chmod, ".", 0o777)
+    twins("ok", make, kind, "f", uid)
+    twins("ok", make, "file", "g", uid)
+    answer = "ENOENT" if kind == "symlink" else "ENOTDIR"
+    calls: list[tuple[Callable[..., object], tuple[str, ...]]] = [
+        (call, pair)
+        for call in (os.rename, _link)
+        for pair in (("f/x", "new"), ("g", "f/x"), ("f/x", "f/y"))
+    ]
+    calls += [(os.unlink, ("f/x",)), (os.rmdir, ("f/x",)), (os.symlink, ("target", "f/x"))]
+    for call, arguments in calls:
+        twins.briefly(answer, call, *arguments, names=("f", "g", "new"), uid=uid)
+    twins("ENOTDIR", os.unlink, "f/", uid=uid)
+
+
+@each_kind
+def test_what_goes_stamps_its_directory_alone(twins: Twins, kind: str) -> None:
+    twins("ok", os.mkdir, "d")
+    twins("ok", make, kind, "d/x")
+    twins("ok", remove, "d/x")
+    twins("ok", os.rmdir, "d")
+
+
+@each_other_kind
+def test_an_unlinked_open_file_works_on(twins: Twins, kind: str) -> None:
+    def use() -> object:
+        descriptor = os.open("f", os.O_PATH | os.O_NOFOLLOW if kind != "file" else os.O_RDWR)
+        try:
+            os.unlink("f")
+            gone = os.fstat(descriptor).st_nlink
+            if kind != "file":
+                return gone
+            os.pwrite(descriptor, b"written after", 0)
+            return gone, os.pread(descriptor, 100, 0), os.fstat(descriptor).st_size
+        finally:
+            os.close(descriptor)
+
+    twins("ok", make, kind, "f")
+    twins("ok", use)
+    twins("ok", make, kind, "f")
+
+
+@pytest.mark.parametrize("uid", [0, NOBODY])
+def test_a_link_is_not_what_it_leads_to(twins: Twins, uid: int) -> None:
+    twins("ok", os.chmod, ".", 0o777)
+    twins("ok", make, "file", "f", uid)
+    twins("ok", os.symlink, "f", "link", uid=uid)
+    twins("ok", lambda: os.stat("link").st_mode, uid=uid)
+    twins("ok", os.rename, "link", "moved", uid=uid)
+    twins("ok", _link, "moved", "second", uid=uid)
+    twins("ok", os.unlink, "f", uid=uid)
+    twins("ENOENT", os.stat, "moved", uid=uid)
+    twins("ok", os.unlink, "second", uid=uid)
