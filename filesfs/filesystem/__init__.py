@@ -57,15 +57,17 @@ class Filesystem:
         handle.started = True
         return handle.snapshot
 
-    def listed(self, parent: Node, name: bytes) -> Node | None:
-        """The node for a listed name as it is now; None if it went since the listing was taken."""
+    def listed(self, parent: Node, name: bytes, *, counts: bool) -> Node | None:
+        """The node for a listed name as it is now; None if it went since the listing was taken.
+        `counts`: what `listing_counts` says.
+        """
         known = self.core.directories.known(parent)
         if known is not None and name in known.local:
             return known.local[name]
         entry = self.core.directories.stale(parent, name)
         if entry is None:
             return None
-        if not self.listing_counts(parent):
+        if not counts:
             there = self.core.inodes.find(entry)
             if there is not None and there.names:  # it may have moved since, and we know better
                 return there

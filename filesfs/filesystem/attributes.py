@@ -12,7 +12,7 @@ from contextlib import suppress
 
 from msgspec.structs import replace
 
-from filesfs.domain import AttributeChange, Attributes, Entry, Kind, kind_of
+from filesfs.domain import NO_CHANGE, AttributeChange, Attributes, Entry, Kind, kind_of
 from filesfs.errors import FileSystemError, NotFound, Unsupported
 from filesfs.filesystem.content import Content, unsent
 from filesfs.filesystem.core import Caller, Core, Stat
@@ -42,24 +42,25 @@ class AttributeView:
     # -- stat -------------------------------------------------------------------------------------
     def stat(self, node: Node) -> Stat:
         """The node as it is known now; no request."""
-        entry, pending = node.entry, node.pending
-        attributes = entry.attributes if entry is not None else _NO_ATTRIBUTES
-        created = entry.created_at * _NS if entry is not None else 0
-        modified = _first(pending.modified_ns, attributes.modified_ns, created)
-        changed = max(node.pending_ctime, _first(attributes.changed_ns, modified))
-        mode = pending.mode if pending.mode is not None else attributes.mode
+        entry, rules = node.entry, self._core.rules
+        known = entry.attributes if entry is not None else _NO_ATTRIBUTES
+        if node.pending is not NO_CHANGE:
+            known = _changed(known, node.pending)
+        modified, changed, accessed = known.modified_ns, known.changed_ns, known.accessed_ns
+        if modified is None:
+            modified = entry.created_at * _NS if entry is not None else 0
         return Stat(
-            inode=node.inode,
-            kind=node.kind,
-            mode=mode if mode is not None else self._default_mode(node),
-            nlink=self._nlink(node),
-            uid=_first(pending.uid, attributes.uid, self._core.rules.uid),
-            gid=_first(pending.gid, attributes.gid, self._core.rules.gid),
-            size=self._size(node),
-            accessed_ns=_first(pending.accessed_ns, attributes.accessed_ns, modified),
-            modified_ns=modified,
-            changed_ns=changed,
-            ttl=self.ttl(),
+            node.inode,
+            node.kind,
+            known.mode if known.mode is not None else self._default_mode(node),
+            self._nlink(node),
+            known.uid if known.uid is not None else rules.uid,
+            known.gid if known.gid is not None else rules.gid,
+            self._size(node),
+            accessed if accessed is not None else modified,
+            modified,
+            max(node.pending_ctime, changed if changed is not None else modified),
+            self.ttl(),
         )
 
     def ttl(self) -> float:
@@ -274,8 +275,13 @@ def _mime_type(value: bytes | None) -> str:
     return text
 
 
-def _first(*values: int | None) -> int:
-    for value in values:
-        if value is not None:
-            return value
-    return 0
+def _changed(known: Attributes, change: AttributeChange) -> Attributes:
+    """What stat shows of them once the change is made."""
+    return replace(
+        known,
+        mode=change.mode if change.mode is not None else known.mode,
+        uid=change.uid if change.uid is not None else known.uid,
+        gid=change.gid if change.gid is not None else known.gid,
+        modified_ns=change.modified_ns if change.modified_ns is not None else known.modified_ns,
+        accessed_ns=change.accessed_ns if change.accessed_ns is not None else known.accessed_ns,
+    )

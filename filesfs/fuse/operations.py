@@ -225,7 +225,7 @@ class Operations(pyfuse3.Operations):
         counts = self._fs.listing_counts(parent)
         for index in range(max(0, start_id - 2), len(snapshot)):
             name = snapshot[index]
-            node = self._fs.listed(parent, name)
+            node = self._fs.listed(parent, name, counts=counts)
             if node is None:
                 continue
             if node.kind in _DEVICES:
