@@ -1,4 +1,4 @@
-"""A minute of the soak; `python -m bench.soak --minutes 30` is for longer."""
+"""Three minutes of the soak; `python -m bench.soak --minutes 30` is for longer."""
 
 from __future__ import annotations
 
@@ -11,4 +11,4 @@ from tests.fault.soak import Soak
 
 @pytest.mark.timeout(400)
 def test_mixed_load_on_two_mounts_leaves_nothing_behind(tmp_path: Path) -> None:
-    Soak(tmp_path, seed=5).run(45, warm_up=15).verify()
+    Soak(tmp_path, seed=5).run(165, warm_up=15).verify()
