@@ -228,6 +228,13 @@ class Stream:
             and may_follow(self._target.change, target.change)
         )
 
+    @property
+    def is_outgrown(self) -> bool:
+        """Far more is left than was written in a row, as behind a truncate: in a session whose
+        length it knows the server can refuse that before it is sent."""
+        buffer = self._buffer
+        return buffer.size - buffer.run > buffer.run + PARTS_AHEAD * self._part_bytes
+
     async def finish(self, base: BaseReader) -> Entry | None:
         """Send the rest and commit. None: it cannot serve any more; its session is given up.
 

@@ -229,7 +229,7 @@ class Uploader:
         stream = self._let_go(buffer)
         if stream is None:
             return None
-        if not stream.serves(target):
+        if not stream.serves(target) or stream.is_outgrown:
             await stream.void()
             return None
         generation = buffer.generation

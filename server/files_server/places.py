@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
-from files_server.blobs.local import UploadFile
+from files_server.blobs.local import Space, UploadFile
 from files_server.catalog.commits import Outcome
 from files_server.catalog.sessions import Wish
 
@@ -32,6 +32,9 @@ class Place(Protocol):
 
     def check(self, wish: Wish) -> None:
         """What op 1 checks ahead of the commit. ApiError 403, 409, 410, 412, 501, 503."""
+
+    def space(self) -> Space:
+        """Of the disk that it is on. ApiError 503."""
 
     def stage(self, file: UploadFile, wish: Wish, name: str) -> Staged:
         """Bring received bytes to where they are wanted; `name` is the upload's."""

@@ -1,10 +1,14 @@
-"""A part that comes again although its session is complete: its last one, or nothing, is answered.
+"""What comes again: op 1 by its key, and a part although its session is complete (its last one, or
+nothing, is answered).
 
 It must not change anything.
 """
 
 from __future__ import annotations
 
+import base64
+import hmac
+import secrets
 from concurrent.futures import ThreadPoolExecutor
 
 from files_server.blobs.local import LocalBlobs
@@ -16,12 +20,21 @@ from files_server.receiving import settled
 
 
 class Repeats:
-    """Compares bodies with what is stored."""
+    """Knows sessions by their keys, and compares bodies with what is stored."""
 
     def __init__(self, catalog: Catalog, blobs: LocalBlobs, pool: ThreadPoolExecutor) -> None:
         self._catalog = catalog
         self._blobs = blobs
         self._pool = pool
+        self._secret = secrets.token_bytes(32)
+
+    def session_id(self, owner: str, repeat_key: str) -> str:
+        """A new one, or of an Idempotency-Key always the same one. Whoever does not have the secret
+        learns nothing of the id from the key."""
+        if not repeat_key:
+            return secrets.token_urlsafe(24)
+        digest = hmac.digest(self._secret, f"{owner}\n{repeat_key}".encode(), "sha256")
+        return base64.urlsafe_b64encode(digest[:24]).decode()
 
     async def check(self, session: Session, part: Part) -> None:
         """ApiError 409 for anything but the last part of this complete session, or an empty one."""

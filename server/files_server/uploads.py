@@ -8,8 +8,6 @@ time works on a session; a later one with an offset takes over.
 from __future__ import annotations
 
 import asyncio
-import base64
-import hmac
 import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +27,7 @@ from files_server.parts import Part, check_part, check_size, with_total
 from files_server.places import Place, Places
 from files_server.receiving import Receiver, gather, settled
 from files_server.repeats import Repeats
+from files_server.room import Room
 from files_server.settings import Settings
 
 _OPEN_FILES = 256  # of sessions; far below the usual limit of 1,024 descriptors
@@ -64,20 +63,21 @@ class Uploads:
         self._active: dict[str, _Active] = {}
         self._receiver = Receiver(pool, catalog.make_room)
         self._repeats = Repeats(catalog, blobs, pool)
-        self._secret = secrets.token_bytes(32)
+        self._room = Room(catalog, blobs, pool, settings.inline_limit)
 
     async def create(
         self, wish: Wish, size: int | None, origin: str, repeat_key: str = ""
     ) -> Session:
         """Op 1. The same `repeat_key` again is the same session: the answer was lost.
 
-        ApiError 409, 412, 413, 429.
+        ApiError 409, 412, 413, 429, 507.
         """
         check_size(size or 0, self._settings.max_file_bytes)
         place = self._places.of(wish.bucket)
         if place:
             await self._in_thread(place.check, wish)
-        session_id = self._session_id(wish.owner, repeat_key)
+        await self._room.check(wish, size, place)
+        session_id = self._repeats.session_id(wish.owner, repeat_key)
         session = Session(session_id, wish, size, 0, sessions.OPEN, 0, None)
         limit = self._settings.max_sessions
 
@@ -95,13 +95,6 @@ class Uploads:
 
         await self._catalog.write(insert, origin)
         return self.find(session_id) if repeat_key else session
-
-    def _session_id(self, owner: str, repeat_key: str) -> str:
-        """Whoever does not have the secret learns nothing of the id from the key."""
-        if not repeat_key:
-            return secrets.token_urlsafe(24)
-        digest = hmac.digest(self._secret, f"{owner}\n{repeat_key}".encode(), "sha256")
-        return base64.urlsafe_b64encode(digest[:24]).decode()
 
     def find(self, session_id: str) -> Session:
         """ApiError 404, 410."""
@@ -146,7 +139,7 @@ class Uploads:
         return await self._outcome_of(active, active.task)
 
     async def put(self, wish: Wish, part: Part, origin: str) -> Outcome:
-        """Content and commit in one request. ApiError 400, 409, 410, 412, 413."""
+        """Content and commit in one request. ApiError 400, 409, 410, 412, 413, 507."""
         check_size(part.length or 0, self._settings.max_file_bytes)
         keep = keeping.asked_for(self._settings, auth.current().name)
         place = self._places.of(wish.bucket)
@@ -162,6 +155,7 @@ class Uploads:
         elif not wish.resource_id:
             at = (wish.bucket, wish.key, wish.conditions)
             await self._catalog.write(lambda tx: commits.check_place(tx, *at), origin)
+        await self._room.check(wish, part.length, place)
         upload = secrets.token_urlsafe(24)
         file = await self._in_thread(self._blobs.open_upload, upload)
         try:

@@ -43,6 +43,7 @@ RANKS = {
         "changes": 4,
         "content": 4,
         "repeats": 3,  # the part of uploads for what comes again
+        "room": 3,  # the part of uploads that looks at the disk
         "backup": 2,
         "fsck": 2,
         "entries": 2,  # bodies of what the catalog found

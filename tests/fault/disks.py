@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import random
 import subprocess
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,29 @@ def fill(folder: Path) -> Path:
                 while file.write(bytes(step)) == step:
                     pass
     return filler
+
+
+@contextlib.contextmanager
+def least_free(folder: Path) -> Iterator[Callable[[], int]]:
+    """What tells how many bytes were free at the least until the end of the block."""
+    found, over = [_free(folder)], threading.Event()
+
+    def look() -> None:
+        while not over.wait(0.005):
+            found[0] = min(found[0], _free(folder))
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        yield lambda: found[0]
+    finally:
+        over.set()
+        looking.join()
+
+
+def _free(folder: Path) -> int:
+    status = os.statvfs(folder)
+    return status.f_bavail * status.f_frsize
 
 
 def refused(path: Path, data: bytes, step: int = MIB) -> None:

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from filesfs import control
-from tests.fault.disks import MIB, fill, random_bytes, refused, small_disk
+from tests.fault.disks import MIB, fill, least_free, random_bytes, refused, small_disk
 from tests.mount.mounting import MountedFilesystem, mounted
 from tests.server.running import RunningServer, running_server
 
 TIMEOUT = "timeout=5"
+TIB = 1 << 40
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -64,6 +65,38 @@ def test_fsync_tells_and_works_again(mount: MountedFilesystem, disk: Path) -> No
         os.fsync(file.fileno())
     mount.remount()
     assert path.read_bytes() == data
+
+
+def test_what_cannot_fit_is_refused_before_it_is_sent(
+    mount: MountedFilesystem, server: RunningServer, disk: Path
+) -> None:
+    """A terabyte of zeros, in a new file, behind what was written, and behind what is there."""
+    bucket, kept = mount.path / "full", random_bytes(2)
+    (bucket / "there").write_bytes(kept)
+
+    def new() -> None:
+        with (bucket / "new").open("wb", buffering=0) as file:
+            file.truncate(TIB)
+
+    def behind() -> None:
+        with (bucket / "behind").open("wb", buffering=0) as file:
+            file.write(random_bytes(9))  # enough for an upload ahead of close()
+            file.truncate(TIB)
+
+    def at_the_end() -> None:
+        with (bucket / "end").open("wb", buffering=0) as file:
+            file.seek(TIB)
+            file.write(b"x")
+
+    for grow in (new, behind, at_the_end, lambda: os.truncate(bucket / "there", TIB)):
+        with least_free(disk) as least, pytest.raises(OSError, match=r"\[Errno 28\]"):
+            grow()
+        assert least() > 24 * MIB
+    assert "There is no room for 1099511627776 bytes" in mount.log.read_text()
+    assert (bucket / "there").read_bytes() == kept
+    assert not [name for name in ("new", "behind", "end") if (bucket / name).exists()]
+    assert list((server.data_dir / "uploads").iterdir()) == []
+    (bucket / "there").unlink()
 
 
 def test_patches_are_whole_or_not_there(mount: MountedFilesystem, disk: Path) -> None:

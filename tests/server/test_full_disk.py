@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
+import shutil
+import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx
 import pytest
 
-from tests.server.running import running_server
+from files_server.blobs.local import LocalBlobs, Space
+from files_server.catalog.commits import NO_CONDITIONS
+from files_server.catalog.sessions import Wish
+from files_server.errors import ApiError
+from files_server.parts import Part
+from files_server.services import opened
+from files_server.settings import Settings
+from tests.server.running import RunningServer, running_server
 
 MIB = 1 << 20
 
@@ -74,3 +87,80 @@ def test_a_session_survives_a_full_disk(small_disk: Path) -> None:
             url, content=(first + rest)[offset:], headers={"Upload-Offset": str(offset)}
         )
         assert httpx.get(done.json()["url"]).content == first + rest
+
+
+def begin(server: RunningServer, size: int, **headers: str) -> httpx.Response:
+    body = {"bucket": "b", "key": "k", "mime_type": "x", "size": size}
+    return httpx.post(f"{server.url}/v1/files", json=body, headers=headers)
+
+
+def test_what_cannot_fit_is_refused_before_it_is_sent(small_disk: Path) -> None:
+    with running_server(small_disk / "data") as server:
+        free = shutil.disk_usage(small_disk).free
+        refused = begin(server, 1 << 40)
+        assert (refused.status_code, refused.json()["title"]) == (507, "Insufficient Storage")
+        assert "no room for 1099511627776 bytes" in refused.json()["detail"]
+        assert begin(server, free - MIB // 8).status_code == 507  # the catalog has to grow, too
+        assert begin(server, free - 2 * MIB).status_code == 200
+        assert begin(server, 0, **{"Upload-Defer-Length": "1"}).status_code == 200
+        host, _, port = server.url.partition("//")[2].partition(":")
+        with socket.create_connection((host, int(port)), timeout=10) as connection:
+            head = "PUT /v1/files/b/k?alt=media HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999"
+            connection.sendall(head.encode() + b"\r\n\r\n")
+            assert connection.recv(12) == b"HTTP/1.1 507"
+        assert httpx.get(f"{server.url}/v1/files/b/k").status_code == 404
+        answer = httpx.put(f"{server.url}/v1/files/b/k?alt=media", content=bytes(60 * MIB))
+        assert answer.status_code == 507
+        assert list((small_disk / "data" / "uploads").iterdir()) == []
+
+
+def test_what_is_kept_gives_way_only_to_what_fits_then(small_disk: Path) -> None:
+    with running_server(small_disk / "data", keep_deleted="7d", superseded_seconds=0) as server:
+        base = f"{server.url}/v1/files/b"
+        for number in range(2):
+            httpx.put(f"{base}/{number}?alt=media", content=bytes(12 * MIB)).raise_for_status()
+            httpx.delete(f"{base}/{number}").raise_for_status()
+        assert begin(server, 1 << 40).status_code == 507
+        assert len(httpx.get(f"{base}?deleted=1").json()["data"]) == 2
+        assert begin(server, 30 * MIB).status_code == 200
+        assert len(httpx.get(f"{base}?deleted=1").json()["data"]) < 2
+
+
+def test_a_location_on_a_small_disk(small_disk: Path, data_dir: Path) -> None:
+    with running_server(data_dir, file_root=[str(small_disk)]) as server:
+        uri = quote(f"file://{small_disk}", safe="")
+        httpx.put(f"{server.url}/v1/files/{uri}?mode=rw&name=b").raise_for_status()
+        refused = begin(server, 60 * MIB)
+        assert refused.status_code == 507
+        assert "the disk that the location is on" in refused.json()["detail"]
+        put = httpx.put(f"{server.url}/v1/files/b/k?alt=media", content=bytes(60 * MIB))
+        assert put.status_code == 507
+        assert begin(server, 30 * MIB).status_code == 200
+
+
+@pytest.mark.parametrize("shares_blocks", [False, True])
+def test_what_a_patch_takes(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch, shares_blocks: bool
+) -> None:
+    """What it copies takes space, unless the file system lets both versions have the blocks."""
+    base = 10 * MIB
+
+    async def scenario() -> None:
+        async with opened(Settings(data_dir=data_dir)) as services:
+            uploads, wish = services.uploads, Wish("b", "k", "text/plain", NO_CONDITIONS)
+            content = Part(once(bytes(base)), base, None)
+            etag = (await uploads.put(wish, content, "")).node.etag
+            monkeypatch.setattr(services.blobs, "shares_blocks", shares_blocks)
+            monkeypatch.setattr(LocalBlobs, "space", lambda _: Space(50 * MIB, 5 * MIB, 0))
+            patch = replace(wish, base=etag)
+            for size, fits in ((base, shares_blocks), (base + 9 * MIB, False)):
+                with contextlib.nullcontext() if fits else pytest.raises(ApiError, match="no room"):
+                    await uploads.create(patch, size, "")
+            with pytest.raises(ApiError, match="no room"):
+                await uploads.create(replace(wish, base='"gone"'), base, "")
+
+    asyncio.run(scenario())
+
+
+async def once(data: bytes) -> AsyncIterator[bytes]:
+    yield data

@@ -17,6 +17,7 @@ from files_server.blobs.checksums import BlockSums
 from files_server.blobs.slots import ALIGNMENT, SLOT
 
 _READ = 1 << 20
+_FICLONE = 0x40049409  # ioctl(2): let this file have the blocks of that one
 
 
 class UploadFile:
@@ -150,6 +151,7 @@ class LocalBlobs:
     def __init__(self, data_dir: Path) -> None:
         self._uploads = data_dir / "uploads"
         self._blobs = data_dir / "blobs"
+        self.shares_blocks = False  # until `prepare` has tried
 
     def prepare(self) -> None:
         """Make the folders; all 256 of them, so that publishing never has to sync a new one."""
@@ -159,6 +161,7 @@ class LocalBlobs:
             (self._blobs / f"{number:02x}").mkdir(exist_ok=True)
         for folder in (self._blobs, self._blobs.parent):
             _sync_folder(folder)
+        self.shares_blocks = _shares_blocks(self._uploads)
 
     def path(self, blob: str) -> Path:
         """Where a blob's bytes are."""
@@ -219,10 +222,31 @@ class LocalBlobs:
 
     def space(self) -> Space:
         """Of the disk, as of now."""
-        found = os.statvfs(self._blobs)
-        size = found.f_frsize
-        reserved = found.f_bfree - found.f_bavail
-        return Space(found.f_blocks * size, found.f_bavail * size, reserved * size)
+        return space_of(self._blobs)
+
+
+def space_of(place: Path | int) -> Space:
+    """Of the disk that holds a path or an open file."""
+    found = os.statvfs(place)
+    size = found.f_frsize
+    reserved = found.f_bfree - found.f_bavail
+    return Space(found.f_blocks * size, found.f_bavail * size, reserved * size)
+
+
+def _shares_blocks(folder: Path) -> bool:
+    """Whether a copy on this file system takes no space: tried out."""
+    names = folder / "probe-from", folder / "probe-to"  # swept at a start, as all that is unknown
+    try:
+        with names[0].open("wb") as source, names[1].open("wb") as target:
+            source.write(bytes(ALIGNMENT))
+            source.flush()
+            fcntl.ioctl(target.fileno(), _FICLONE, source.fileno())
+    except OSError:  # it cannot, or the disk is full
+        return False
+    finally:
+        for name in names:
+            name.unlink(missing_ok=True)
+    return True
 
 
 def _copy_range(source: int, target: int, length: int, offset: int) -> int:

@@ -7,11 +7,12 @@ nobody's way, and comes to the location when it is complete.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from files_server.blobs.local import UploadFile
+from files_server.blobs.local import Space, UploadFile, space_of
 from files_server.catalog.commits import Conditions, Outcome
 from files_server.catalog.nodes import Node
 from files_server.catalog.schema import FILE
@@ -60,6 +61,13 @@ class LocatedPlace:
             )
         check_attributes(wish.key, wish.attributes)
         check_of(wish.conditions, wish.key, wish.resource_id)(self._there(wish.key))
+
+    def space(self) -> Space:
+        root = locations.open_root(self._location)
+        try:
+            return space_of(root)
+        finally:
+            os.close(root)
 
     def stage(self, file: UploadFile, wish: Wish, name: str) -> Landing:
         self.check(wish)
