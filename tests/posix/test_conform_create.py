@@ -15,15 +15,14 @@ import pytest
 
 from tests.posix.beside import (
     FOLLOWED,
-    KINDS,
     ROOT,
     Error,
     Sides,
     Who,
-    discard,
     plant_kinds,
     sides_in,
 )
+from tests.posix.twins import KINDS, remove
 from tests.posix.users import NOBODY
 
 OWNER = Who(NOBODY)
@@ -113,7 +112,7 @@ def test_the_owner_is_who_makes_it(sides: Sides) -> None:
         sides.do(who, _make(), ANYBODYS)
         sides.do(who, _make(), ROOTS_ALONE, Error(EPERM))
         assert {sides.shown(name)[2:] for name in ANYBODYS} == {expected}
-        sides.do(who, discard, ANYBODYS)
+        sides.do(who, remove, ANYBODYS)
 
 
 @pytest.mark.parametrize("mode", [0o755, 0o2775, 0o2765])
@@ -123,7 +122,7 @@ def test_the_group_comes_from_a_setgid_directory(sides: Sides, mode: int) -> Non
     for groups in ((), (NOBODY,)):
         sides.do(Who(65533, 65532, groups), _make(mode), ANYBODYS)
         assert {sides.shown(name)[3] for name in ANYBODYS} == {NOBODY}
-        sides.do(ROOT, discard, ANYBODYS)
+        sides.do(ROOT, remove, ANYBODYS)
 
 
 def _told(path: str) -> object:
@@ -147,13 +146,13 @@ def test_the_longest_names_and_paths(sides: Sides) -> None:
         if name == "open":
             sides.do(ROOT, lambda path: os.truncate(path, 123), both)
             sides.do(ROOT, os.path.getsize, both, 123)
-        sides.do(ROOT, discard, both)
+        sides.do(ROOT, remove, both)
         sides.do(ROOT, _make(), [f"{path}x" for path in both], Error(ENAMETOOLONG))
 
 
 def test_over_what_is_there(sides: Sides) -> None:
     sides.do(ROOT, plant_kinds)
-    names = (*KINDS, "to-file", "to-folder")
+    names = (*KINDS, "to-file", "to-directory")
     for kind in MAKERS:
         if kind not in ("open", "open-to-read"):
             for who in (ROOT, OWNER):
@@ -162,7 +161,7 @@ def test_over_what_is_there(sides: Sides) -> None:
 
 def test_below_what_is_no_directory(sides: Sides) -> None:
     sides.do(ROOT, plant_kinds)
-    places = [name for kind in FOLLOWED for name in (kind, f"to-{kind}") if kind != "folder"]
+    places = [name for kind in FOLLOWED for name in (kind, f"to-{kind}") if kind != "directory"]
     for who in (ROOT, OWNER):
         for name in MAKERS:
             sides.do(who, _make(), [f"{place}/{name}" for place in places], Error(ENOTDIR))
@@ -185,14 +184,14 @@ def test_where_permission_comes_and_goes(sides: Sides) -> None:
         sides.do(ROOT, _chmod(mode), ["d"])
         sides.do(OWNER, _make(), names, None if mode == 0o755 else Error(EACCES))
         if mode == 0o755:
-            sides.do(OWNER, discard, names)
+            sides.do(OWNER, remove, names)
     sides.do(Who(64999), _make(), names, Error(EACCES))
 
 
 @pytest.mark.parametrize("call", [lambda p: os.chmod(p, 0o600), lambda p: os.chown(p, 1, 1)])
 def test_change_below_what_is_no_directory(sides: Sides, call: Callable[[str], object]) -> None:
     sides.do(ROOT, plant_kinds)
-    below = [f"{name}/x" for name in FOLLOWED if name != "folder"]
+    below = [f"{name}/x" for name in FOLLOWED if name != "directory"]
     for who in (ROOT, OWNER):
         for other in (call, lambda p: os.lchown(p, 1, 1), lambda p: os.truncate(p, 1)):
             sides.do(who, other, below, Error(ENOTDIR))
@@ -207,7 +206,7 @@ def test_device_numbers(sides: Sides) -> None:
             shown = (sides.roots[0] / "x").lstat().st_rdev
             assert (os.major(shown), os.minor(shown)) == device
             sides.do(ROOT, lambda name, made=other: made(name, 0o777), expected=Error(EEXIST))  # type: ignore[misc]
-            sides.do(ROOT, discard)
+            sides.do(ROOT, remove)
 
 
 def test_an_existing_file_that_is_opened_to_be_made(sides: Sides) -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.posix.beside import KINDS, ROOT, Error, Sides, Who, plant, plant_kinds, sides_in
+from tests.posix.beside import ROOT, Error, Sides, Who, plant_kinds, sides_in
+from tests.posix.twins import KINDS, make
 from tests.posix.users import NOBODY
 
 OWNER, MEMBER, OTHER = Who(NOBODY), Who(65533, NOBODY), Who(65533)
@@ -32,7 +33,7 @@ def _open(flags: int) -> Callable[[str], object]:
 
 
 @pytest.mark.parametrize(("who", "shift"), [(OWNER, 6), (MEMBER, 3), (OTHER, 0)])
-@pytest.mark.parametrize("kind", ["file", "fifo", "folder"])
+@pytest.mark.parametrize("kind", ["file", "fifo", "directory"])
 def test_one_class_of_the_mode_counts(sides: Sides, kind: str, who: Who, shift: int) -> None:
     """Of owner, group and others only that to which the caller belongs, whatever the other two
     allow; and no class at all for root.
@@ -41,11 +42,11 @@ def test_one_class_of_the_mode_counts(sides: Sides, kind: str, who: Who, shift: 
     for bits in range(8):
         modes += [bits << shift, 0o777 & ~(7 << shift) | bits << shift]
     names = [f"{mode:04o}" for mode in modes]
-    sides.do(ROOT, lambda name: plant(kind, name), names)
+    sides.do(ROOT, lambda name: make(kind, name), names)
     sides.do(ROOT, lambda name: os.chown(name, NOBODY, NOBODY), names)
     sides.do(ROOT, lambda name: os.chmod(name, int(name, 8)), names)
     for flags, needed in LETTERS.items():
-        if kind == "folder" and flags != os.O_RDONLY:
+        if kind == "directory" and flags != os.O_RDONLY:
             sides.do(who, _open(flags), names, Error(EISDIR))
             continue
         answer = Error(ENXIO) if kind == "fifo" and flags == os.O_WRONLY else None
@@ -73,7 +74,7 @@ def test_truncation_needs_permission_to_write(sides: Sides, who: Who, shift: int
 
 def test_in_a_directory_that_is_closed(sides: Sides) -> None:
     sides.do(ROOT, os.mkdir, ["d"])
-    sides.do(ROOT, lambda name: plant("file", name), ["d/f"])
+    sides.do(ROOT, lambda name: make("file", name), ["d/f"])
     sides.do(ROOT, lambda name: os.chown(name, NOBODY, NOBODY), ["d", "d/f"])
     for mode, answer in ((0o755, None), (0o644, DENIED), (0o755, None)):
         sides.do(ROOT, lambda name, bits=mode: os.chmod(name, bits), ["d"])  # type: ignore[misc]
@@ -83,7 +84,7 @@ def test_in_a_directory_that_is_closed(sides: Sides) -> None:
 def test_what_flags_and_kinds_refuse(sides: Sides) -> None:
     sides.do(ROOT, plant_kinds)
     for flags in (os.O_WRONLY, os.O_RDWR, os.O_TRUNC, os.O_WRONLY | os.O_TRUNC, os.O_CREAT):
-        sides.do(ROOT, _open(flags), ["folder", "to-folder"], Error(EISDIR))
+        sides.do(ROOT, _open(flags), ["directory", "to-directory"], Error(EISDIR))
     for flags in (os.O_RDONLY, os.O_WRONLY, os.O_RDWR, os.O_CREAT, os.O_CREAT | os.O_WRONLY):
         sides.do(ROOT, _open(flags | os.O_NOFOLLOW), ["symlink", "to-file"], Error(ELOOP))
         sides.do(ROOT, _open(flags & os.O_ACCMODE), ["socket", "to-socket"], Error(ENXIO))

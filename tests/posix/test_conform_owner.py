@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.posix.beside import FOLLOWED, KINDS, ROOT, Error, Sides, Who, plant_kinds, sides_in
+from tests.posix.beside import FOLLOWED, ROOT, Error, Sides, Who, plant_kinds, sides_in
+from tests.posix.twins import KINDS
 from tests.posix.users import NOBODY
 
 LINKS = tuple(f"to-{kind}" for kind in FOLLOWED)
@@ -148,11 +149,11 @@ def test_chown_by_those_who_may_not(sides: Sides) -> None:
 @pytest.mark.parametrize("call", [_chmod(0o620), _chown(-1, 65531), _lchown(-1, 65531)])
 def test_in_a_directory_that_is_closed(sides: Sides, call: Callable[[str], object]) -> None:
     """Its search permission is taken away and given back by root, meanwhile."""
-    sides.do(ROOT, lambda name: os.close(os.open(name, os.O_CREAT)), ["folder/f"])
-    sides.do(ROOT, _chown(NOBODY, 65532), ["folder/f", "folder"])
+    sides.do(ROOT, lambda name: os.close(os.open(name, os.O_CREAT)), ["directory/f"])
+    sides.do(ROOT, _chown(NOBODY, 65532), ["directory/f", "directory"])
     for mode, answer in ((0o755, None), (0o644, Error(EACCES)), (0o755, None)):
-        sides.do(ROOT, _chmod(mode), ["folder"])
-        sides.do(OWNER, call, ["folder/f"], answer)
+        sides.do(ROOT, _chmod(mode), ["directory"])
+        sides.do(OWNER, call, ["directory/f"], answer)
 
 
 @pytest.mark.parametrize("who", [ROOT, OWNER, MEMBER, STRANGER])

@@ -65,9 +65,15 @@ def test_a_file_becomes_longer_and_shorter(sides: Sides, setter: str) -> None:
     for size in (1234567, 567, 23456, 1, 0, 123):
         sides.do(ROOT, call(size), ["empty", "full"])
         sides.do(ROOT, os.path.getsize, ["empty", "full"], size)
-    if setter != "truncate":
-        sides.do(ROOT, call(123), ["empty", "full"])  # which moves the times as well
     sides.do(ROOT, lambda name: Path(name).read_bytes(), ["full"], bytes(123), but="atime")
+
+
+def test_truncate_to_the_size_it_has(sides: Sides) -> None:
+    """ftruncate moves the times; truncate does so here, and not on tmpfs."""
+    sides.do(ROOT, _write(9), expected=9)
+    sides.do(ROOT, _ftruncate(9))
+    sides.do(ROOT, _truncate(9), but="time")
+    sides.do(ROOT, lambda name: Path(name).read_bytes(), expected=b"d" * 9, but="atime")
 
 
 def test_of_whom_it_is_refused(sides: Sides) -> None:
@@ -131,10 +137,10 @@ def test_what_has_no_size(sides: Sides) -> None:
     ]
     for who in (ROOT, OWNER):
         sides.do(who, _truncate(1), special, Error(EINVAL))
-        sides.do(who, _truncate(1), ["folder", "to-folder"], Error(EISDIR))
+        sides.do(who, _truncate(1), ["directory", "to-directory"], Error(EISDIR))
         sides.do(who, _truncate(1), ["symlink", "missing", "missing/x"], Error(ENOENT))
         sides.do(who, _truncate(1), ["circle", "circle/x"], Error(ELOOP))
-        sides.do(who, _ftruncate(1, os.O_RDONLY), ["folder"], Error(EINVAL))
+        sides.do(who, _ftruncate(1, os.O_RDONLY), ["directory"], Error(EINVAL))
     sides.do(ROOT, _ftruncate(1, os.O_RDWR | os.O_NONBLOCK), ["fifo"], Error(EINVAL))
 
 

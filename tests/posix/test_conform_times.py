@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.posix.beside import FOLLOWED, KINDS, ROOT, Error, Sides, Who, plant_kinds, sides_in
+from tests.posix.beside import FOLLOWED, ROOT, Error, Sides, Who, plant_kinds, sides_in
 from tests.posix.calls import UTIME_NOW, UTIME_OMIT, utimensat
+from tests.posix.twins import KINDS
 from tests.posix.users import NOBODY
 
 OWNER, STRANGER = Who(NOBODY), Who(64999)
@@ -134,5 +135,5 @@ def test_below_a_descriptor(sides: Sides) -> None:
 
     sides.do(ROOT, at, FOLLOWED)
     sides.do(ROOT, _times, FOLLOWED, (3, 4))
-    sides.do(ROOT, own, ["file", "folder"])
-    sides.do(STRANGER, own, ["file", "folder"], Error(EPERM))
+    sides.do(ROOT, own, ["file", "directory"])
+    sides.do(STRANGER, own, ["file", "directory"], Error(EPERM))
