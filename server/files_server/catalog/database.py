@@ -7,9 +7,12 @@ runs them, commits once (one fsync for all of them) and only then answers them.
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import queue
 import secrets
 import sqlite3
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -25,6 +28,7 @@ from files_server.meters import meters
 T = TypeVar("T")
 Row = tuple[Any, ...]
 _GATHER_SECONDS = 0.002  # about a sync: who just got an answer is likely to ask again by then
+_ROOM = 1 << 20  # bytes; more than most commits write
 _BATCH = 256  # mutations in one commit: bounds how long the first one waits for the others
 
 
@@ -158,7 +162,7 @@ class Writer:
             connection.execute("COMMIT")
         except Exception as error:
             _roll_back(connection)
-            failure = translated(error)
+            failure = translated(error, self._path.parent)
             batch = _Batch([(future, None, failure) for _, _, future in jobs])
         with suppress(RuntimeError):  # the loop is gone: nobody waits any more
             self._loop.call_soon_threadsafe(self._answer, batch)
@@ -189,7 +193,7 @@ class Writer:
             except Exception as error:
                 if not connection.in_transaction:  # SQLite rolled all of it back: a full disk
                     raise
-                batch.outcomes.append((future, None, translated(error)))
+                batch.outcomes.append((future, None, translated(error, self._path.parent)))
                 continue
             batch.outcomes.append((future, result, None))
             batch.events += transaction.events
@@ -237,11 +241,27 @@ def _roll_back(connection: sqlite3.Connection) -> None:
         connection.execute("ROLLBACK")
 
 
-def translated(error: BaseException) -> BaseException:
-    """SQLite's word for a full disk as the API's."""
-    if isinstance(error, sqlite3.OperationalError) and "disk is full" in str(error):
-        return ApiError(507, "The server's disk is full: nothing was changed.")
+def translated(error: BaseException, folder: Path) -> BaseException:
+    """SQLite's word for a full disk as the API's. It knows ENOSPC alone: where a quota is used up
+    it speaks of an I/O error, so the folder's disk is asked whether that was it.
+    """
+    if isinstance(error, sqlite3.OperationalError):
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and _has_no_room(folder)):
+            return ApiError(507, "The server's disk is full: nothing was changed.")
     return error
+
+
+def _has_no_room(folder: Path) -> bool:
+    try:
+        with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+            left = _ROOM
+            while left:
+                left -= file.write(bytes(left))
+            os.fsync(file.fileno())  # network file systems notice late
+    except OSError as error:
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return False
 
 
 def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
