@@ -10,6 +10,7 @@ EXCHANGE = 2
 UTIME_NOW = (1 << 30) - 1
 UTIME_OMIT = (1 << 30) - 2
 AT_FDCWD = -100
+AT_SYMLINK_NOFOLLOW = 0x100
 FALLOC_KEEP_SIZE = 1
 FALLOC_PUNCH_HOLE = 2
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -28,6 +29,11 @@ def _checked(result: int) -> int:
 
 def renameat2(old: str | bytes, new: str | bytes, flags: int) -> None:
     _checked(_libc.renameat2(AT_FDCWD, os.fsencode(old), AT_FDCWD, os.fsencode(new), flags))
+
+
+def lchmod(path: str, mode: int) -> None:
+    """chmod of what the path names, and not of what that leads to."""
+    _checked(_libc.fchmodat(AT_FDCWD, os.fsencode(path), mode, AT_SYMLINK_NOFOLLOW))
 
 
 def utimensat(path: str, accessed: tuple[int, int], modified: tuple[int, int]) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.posix.beside import ROOT, Error, Sides, Who, plant_kinds, sides_in
+from tests.posix.calls import AT_SYMLINK_NOFOLLOW
 from tests.posix.twins import KINDS, make
 from tests.posix.users import NOBODY
 
@@ -158,7 +159,7 @@ def test_a_path_at_no_address(module_place: Path, address: int | None) -> None:
         "openat": (0, 0),
         "mkdirat": (0o755,),
         "fchmodat": (0o644, 0),
-        "fchownat": (1, 1, 0),
+        "fchownat": (1, 1, AT_SYMLINK_NOFOLLOW),
         "mkfifoat": (0o644,),
         "mknodat": (0o10644, 0),
     }
@@ -166,7 +167,8 @@ def test_a_path_at_no_address(module_place: Path, address: int | None) -> None:
         for name, arguments in calls.items():
             assert getattr(_libc, name)(folder, path, *arguments) == -1
             assert errorcode[ctypes.get_errno()] == errorcode[EFAULT], name
-        assert _libc.truncate(path, 123) == -1
-        assert errorcode[ctypes.get_errno()] == errorcode[EFAULT]
+        for name, arguments in (("truncate", (123,)), ("chown", (1, 1))):
+            assert getattr(_libc, name)(path, *arguments) == -1
+            assert errorcode[ctypes.get_errno()] == errorcode[EFAULT], name
     finally:
         os.close(folder)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from errno import EACCES, EPERM
+from errno import EACCES, EOPNOTSUPP, EPERM
 from pathlib import Path
 
 import pytest
 
 from tests.posix.beside import FOLLOWED, ROOT, Error, Sides, Who, plant_kinds, sides_in
+from tests.posix.calls import lchmod
 from tests.posix.twins import KINDS
 from tests.posix.users import NOBODY
 
@@ -71,6 +72,14 @@ def test_chmod_by_the_owner(sides: Sides, owner: Who) -> None:
         sides.do(owner, _chmod(mode), FOLLOWED)
         sides.do(owner, _chmod(0o640), LINKS)
     sides.do(owner, _chmod(0o7777), LINKS)
+
+
+def test_chmod_that_follows_no_link(sides: Sides) -> None:
+    """A symbolic link has no mode of its own on Linux."""
+    for who, answer in ((OWNER, REFUSED), (ROOT, None)):
+        sides.do(who, lambda name: lchmod(name, 0o1621), FOLLOWED, answer)
+        sides.do(who, lambda name: lchmod(name, 0o1621), ("symlink", *LINKS), Error(EOPNOTSUPP))
+    assert _modes(sides, FOLLOWED) == {"1621"}
 
 
 def test_chmod_by_a_stranger(sides: Sides) -> None:
