@@ -68,6 +68,13 @@ class Answer:
     def cursor(self) -> str:
         return self.headers.get("files-cursor", "")
 
+    @property
+    def changed_ns(self) -> int:
+        """When the server stamped what a removal or a move touched; 0 where it does not say."""
+        told = self.headers.get("files-changed", "")
+        is_time = told.isdecimal() and len(told) < 20  # in 64 bits
+        return int(told) if is_time else 0
+
 
 def check(answer: Answer, *, only_error_objects: bool) -> Answer:
     """The answer if it is a success, else raises what its status stands for.

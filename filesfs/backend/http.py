@@ -139,8 +139,8 @@ class HttpBackend:
     async def make_directory(self, location: Location, change: AttributeChange) -> Entry:
         return await self._dialect.make_directory(location, change)
 
-    async def remove(self, location: Location, kind: Kind) -> None:
-        await self._dialect.remove(location, kind)
+    async def remove(self, location: Location, kind: Kind) -> int:
+        return await self._dialect.remove(location, kind)
 
     async def move(
         self,
@@ -150,8 +150,10 @@ class HttpBackend:
         *,
         overwrite: bool = True,
         exchange: bool = False,
-    ) -> None:
-        await self._dialect.move(source, destination, kind, overwrite=overwrite, exchange=exchange)
+    ) -> int:
+        return await self._dialect.move(
+            source, destination, kind, overwrite=overwrite, exchange=exchange
+        )
 
     async def link(self, source: Location, destination: Location) -> Entry:
         return await self._dialect.link(source, destination)

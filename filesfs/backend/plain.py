@@ -174,14 +174,14 @@ class PlainDialect:
         await self._requester.ask(Request("PUT", self._targets.of(location)))
         return await self._stat_bucket(location)
 
-    async def remove(self, location: Location, kind: Kind) -> None:
+    async def remove(self, location: Location, kind: Kind) -> int:
         if not location.key:
             raise Unsupported("This server cannot remove a bucket.")
         if kind is Kind.DIRECTORY:
             if (await self.list_directory(location)).entries:
                 raise Conflict(f"{str(location)!r} is not empty.", "not-empty")
             self._imagined.discard(location)
-            return
+            return 0
         self._keys.forget(location.bucket)
         tries = Tries()
         try:
@@ -191,6 +191,7 @@ class PlainDialect:
                 raise
         self._keys.forget(location.bucket)
         self._imagined.add(location.parent)  # a directory does not vanish with its last file
+        return 0
 
     async def move(
         self,
@@ -200,23 +201,24 @@ class PlainDialect:
         *,
         overwrite: bool = True,
         exchange: bool = False,
-    ) -> None:
+    ) -> int:
         if exchange or not source.key or not destination.key:
             raise Unsupported("This server cannot exchange names or move buckets.")
         if source == destination:
-            return
+            return 0
         if f"{destination}/".startswith(f"{source}/"):
             raise InvalidRequest(f"{str(source)!r} cannot move into itself.")
         await self._check_target(destination, kind, overwrite=overwrite)
         log.warning("%s moves to %s by copy and delete: not atomic.", source, destination)
         if kind is not Kind.DIRECTORY:
             await self._move_file(await self.stat(source), destination)
-            return
+            return 0
         for entry in (await self._keys.get(source.bucket)).below(source.key):
             rest = entry.location.key[len(source.key) :]
             await self._move_file(entry, Location(destination.bucket, destination.key + rest))
         self._imagined.rename(source, destination)
         self._imagined.add(source.parent)
+        return 0
 
     async def link(self, source: Location, destination: Location) -> Entry:
         raise Unsupported("This server has no hard links.")

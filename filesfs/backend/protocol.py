@@ -151,10 +151,11 @@ class FilesBackend(Protocol):
     async def make_directory(self, location: Location, change: AttributeChange) -> Entry:
         """A directory marker, or a bucket for Location(bucket). Else Conflict("exists")."""
 
-    async def remove(self, location: Location, kind: Kind) -> None:
+    async def remove(self, location: Location, kind: Kind) -> int:
         """Remove one name: file, link, empty directory or empty bucket.
 
-        Keeps the parent (Files-Keep-Parent).
+        Keeps the parent (Files-Keep-Parent). The nanosecond that the server stamped the parent and
+        the file's other names with, by its clock; 0 where it does not say.
         """
 
     async def move(
@@ -165,11 +166,11 @@ class FilesBackend(Protocol):
         *,
         overwrite: bool = True,
         exchange: bool = False,
-    ) -> None:
+    ) -> int:
         """Rename, atomic at the server where it has MOVE, by copy and delete (logged) elsewhere.
 
-        PreconditionFailed when `overwrite` is False and the destination exists. Unsupported for
-        buckets and registered locations.
+        Answers as `remove`. PreconditionFailed when `overwrite` is False and the destination
+        exists. Unsupported for buckets and registered locations.
         """
 
     async def link(self, source: Location, destination: Location) -> Entry:

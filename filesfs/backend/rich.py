@@ -102,15 +102,16 @@ class RichDialect(RichContent):
                 raise Conflict(str(error), "exists") from error
             raise
 
-    async def remove(self, location: Location, kind: Kind) -> None:
+    async def remove(self, location: Location, kind: Kind) -> int:
         headers = {"Files-Keep-Parent": "1"} if location.key else {}
         tries = Tries()
         try:
             request = Request("DELETE", self._targets.of(location, kind=kind), headers)
-            await self._requester.ask(request, tries)
+            return (await self._requester.ask(request, tries)).changed_ns
         except NotFound:
             if not tries.lost:  # else an earlier try did it
                 raise
+            return 0
 
     async def move(
         self,
@@ -120,12 +121,11 @@ class RichDialect(RichContent):
         *,
         overwrite: bool = True,
         exchange: bool = False,
-    ) -> None:
+    ) -> int:
         if not source.key or not destination.key:
             raise Unsupported("A bucket cannot be moved.")
         if exchange:
-            await self._exchange(source, destination)
-            return
+            return await self._exchange(source, destination)
         headers = {
             "Destination": self._targets.of(destination, kind=kind),
             "Files-Keep-Parent": "1",
@@ -135,10 +135,11 @@ class RichDialect(RichContent):
         tries = Tries()
         try:
             request = Request("MOVE", self._targets.of(source, kind=kind), headers)
-            await self._requester.ask(request, tries)
+            return (await self._requester.ask(request, tries)).changed_ns
         except (NotFound, PreconditionFailed):
             if not (tries.lost and await self._was_moved(source, destination)):
                 raise
+            return 0
 
     async def link(self, source: Location, destination: Location) -> Entry:
         headers = {"Destination": self._targets.of(destination)}
@@ -208,7 +209,7 @@ class RichDialect(RichContent):
             return True
         return False
 
-    async def _exchange(self, source: Location, destination: Location) -> None:
+    async def _exchange(self, source: Location, destination: Location) -> int:
         """Swap two names. Done twice it is undone, so before a second try identities are asked."""
         one, other = await self.stat(source), await self.stat(destination)
         target = self._targets.of(destination, kind=one.kind)  # what it becomes
@@ -219,9 +220,9 @@ class RichDialect(RichContent):
         )
         tries = Tries()
 
-        async def attempt() -> None:
+        async def attempt() -> int:
             if tries.lost and (await self.stat(source)).resource_id == other.resource_id:
-                return
-            await self._requester.once(request)
+                return 0
+            return (await self._requester.once(request)).changed_ns
 
-        await repeat(self._requester.policy, attempt, tries)
+        return await repeat(self._requester.policy, attempt, tries)

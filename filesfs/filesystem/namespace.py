@@ -250,9 +250,10 @@ class Namespace:
         covered = name in directory.local and name in directory.entries
         if not node.local or covered or not self._files.commits.backlog.movable(node):
             await self._sent_or_refused(node)
+        stamped = 0
         if not node.local or covered:
-            await self._remove(self._tree.place(parent, name), node.kind)
-        self.disappeared(node, parent, name)
+            stamped = await self._remove(self._tree.place(parent, name), node.kind)
+        self.disappeared(node, parent, name, stamped)
 
     async def _sent_or_refused(self, node: Node) -> None:
         """What the journal has of it is not on its way any more."""
@@ -263,14 +264,14 @@ class Namespace:
         except (FilesfsError, OSError) as error:  # such as no space, which this may well make
             log.info("removed before it was stored: %s", error)
 
-    def disappeared(self, node: Node, parent: Node, name: bytes) -> None:
-        """The name is gone, here and on the server."""
+    def disappeared(self, node: Node, parent: Node, name: bytes, stamped: int = 0) -> None:
+        """The name is gone, here and on the server, which stamped it so."""
         if len(node.names) == 1:  # none: it was forgotten while the server was asked
             node.last_location = self._tree.location(node)
         self._core.directories.of(parent).local.pop(name, None)
         self._core.directories.mutate(parent, name, None)
         self._core.inodes.drop_name(node, parent, name)
-        now = self._core.now()
+        now = stamped or self._core.now()
         self._core.touched(parent, now)
         if node.entry is not None and node.kind is not Kind.DIRECTORY:
             node.entry = _with_nlink(node.entry, node.entry.nlink - 1, now)
@@ -281,9 +282,9 @@ class Namespace:
             if isinstance(node.content, Content):
                 self._files.commits.backlog.forget(node)
 
-    async def _remove(self, place: Location, kind: Kind) -> None:
+    async def _remove(self, place: Location, kind: Kind) -> int:
         try:
-            await self._core.backend.remove(place, kind)
+            return await self._core.backend.remove(place, kind)
         except NotFound as error:
             raise FileSystemError(errno.ENOENT) from error
 
@@ -296,10 +297,10 @@ class Namespace:
             raise FileSystemError(errno.ENOTEMPTY)
         await self._core.namespace.acquire(exclusive=True)
         try:
-            await self._remove(self._tree.place(parent, name), Kind.DIRECTORY)
+            stamped = await self._remove(self._tree.place(parent, name), Kind.DIRECTORY)
         finally:
             self._core.namespace.release(exclusive=True)
-        self.disappeared(node, parent, name)
+        self.disappeared(node, parent, name, stamped)
         self._core.directories.drop(node)
         self.count_link(parent, -1)
         return node

@@ -164,11 +164,11 @@ class Renaming:
     ) -> None:
         over_local = target is not None and target.local
         overwrite = not flags & NOREPLACE or over_local
-        await self._ask(source, old, new, overwrite=overwrite, exchange=False)
+        stamped = await self._ask(source, old, new, overwrite=overwrite, exchange=False)
         if target is not None:
-            self._namespace.disappeared(target, *new)
+            self._namespace.disappeared(target, *new, stamped)
             self._core.directories.drop(target)
-        self._rehang(source, old, new)
+        self._rehang(source, old, new, stamped)
         self._doubt_below(source)
         self._count_links(source, target, old[0], new[0])
 
@@ -180,9 +180,10 @@ class Renaming:
         *,
         overwrite: bool,
         exchange: bool,
-    ) -> None:
+    ) -> int:
+        """When the server stamped it; 0 where it does not say."""
         try:
-            await self._core.backend.move(
+            return await self._core.backend.move(
                 self._tree.place(*old),
                 self._tree.place(*new),
                 source.kind,
@@ -223,13 +224,15 @@ class Renaming:
         self._core.directories.of(old[0]).local.pop(old[1], None)
         self._core.directories.of(new[0]).local[new[1]] = source
 
-    def _rehang(self, source: Node, old: tuple[Node, bytes], new: tuple[Node, bytes]) -> None:
+    def _rehang(
+        self, source: Node, old: tuple[Node, bytes], new: tuple[Node, bytes], stamped: int
+    ) -> None:
         """The server has moved it: entries and names follow, the ctime is now's."""
         entry = source.entry
         assert entry is not None
         self._core.directories.mutate(*old, None)
         self._core.directories.mutate(*new, entry)
-        self._swap_names(source, old, new)
+        self._swap_names(source, old, new, stamped)
         if source.kind is Kind.DIRECTORY and entry.resource_id is None:
             self._core.directories.drop(source)
 
@@ -239,7 +242,9 @@ class Renaming:
         if moved.kind is Kind.DIRECTORY and self._core.directories.told_below(place):
             self._core.distrust_below(moved)
 
-    def _swap_names(self, source: Node, old: tuple[Node, bytes], new: tuple[Node, bytes]) -> None:
+    def _swap_names(
+        self, source: Node, old: tuple[Node, bytes], new: tuple[Node, bytes], stamped: int = 0
+    ) -> None:
         inodes = self._core.inodes
         inodes.move_name(source, old, new)
         try:
@@ -247,7 +252,7 @@ class Renaming:
         except OSError:  # the journal's disk is full: its record has the old name
             inodes.move_name(source, new, old)
             raise
-        now = self._core.now()
+        now = stamped or self._core.now()
         for parent in (old[0], new[0]):
             self._core.touched(parent, now)
         source.pending_ctime = now
@@ -255,7 +260,7 @@ class Renaming:
     async def _exchange(
         self, source: Node, target: Node, old: tuple[Node, bytes], new: tuple[Node, bytes]
     ) -> None:
-        await self._ask(source, old, new, overwrite=True, exchange=True)
+        stamped = await self._ask(source, old, new, overwrite=True, exchange=True)
         assert source.entry is not None
         assert target.entry is not None
         self._core.directories.mutate(*old, target.entry)
@@ -264,7 +269,7 @@ class Renaming:
         for node, was, is_ in ((source, old, new), (target, new, old)):
             inodes.add_name(node, *is_)
             inodes.drop_name(node, *was)
-        now = self._core.now()
+        now = stamped or self._core.now()
         for node in (old[0], new[0]):
             self._core.touched(node, now)
         source.pending_ctime = target.pending_ctime = now

@@ -239,10 +239,11 @@ class MemoryBackend:
         self.faults.after("make_directory")
         return entry
 
-    async def remove(self, location: Location, kind: Kind) -> None:
+    async def remove(self, location: Location, kind: Kind) -> int:
         await self.faults.before("remove", location)
         self.tree.remove(location, kind, self.origin)
         self.faults.after("remove")
+        return 0
 
     async def move(
         self,
@@ -252,12 +253,13 @@ class MemoryBackend:
         *,
         overwrite: bool = True,
         exchange: bool = False,
-    ) -> None:
+    ) -> int:
         await self.faults.before("move", source)
         self.tree.move(
             source, destination, overwrite=overwrite, exchange=exchange, origin=self.origin
         )
         self.faults.after("move")
+        return 0
 
     async def link(self, source: Location, destination: Location) -> Entry:
         await self.faults.before("link", source)

@@ -126,10 +126,11 @@ class Server:
         await self.called("read")
         return self.files[entry.location][1][offset : offset + length]
 
-    async def remove(self, location: Location, kind: Kind) -> None:
+    async def remove(self, location: Location, kind: Kind) -> int:
         await self.called(f"remove {location}")
         if self.files.pop(location, None) is None:
             raise NotFound(f"{location} does not exist")
+        return 0
 
     async def move(
         self,
@@ -139,13 +140,14 @@ class Server:
         *,
         overwrite: bool = True,
         exchange: bool = False,
-    ) -> None:
+    ) -> int:
         await self.called(f"move {source} {destination}")
         if source not in self.files:
             raise NotFound(f"{source} does not exist")
         self.check(destination, not overwrite, None)
         entry, data = self.files.pop(source)
         self.files[destination] = replace(entry, location=destination), data
+        return 0
 
     async def make_directory(self, location: Location, change: AttributeChange) -> Entry:
         await self.called(f"mkdir {location}")

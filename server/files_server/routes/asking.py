@@ -149,9 +149,16 @@ def part_of(request: Request) -> Part:
     )  # fmt: skip
 
 
-def answer(request: Request, body: Any, *, etag: str = "", number: int = 0) -> Response:
-    """200 with a JSON value, the feed's cursor, and the ETag where there is one."""
-    return text_answer(request, _as_json(body), etag=etag, number=number)
+def answer(
+    request: Request, body: Any, *, etag: str = "", number: int = 0, changed_ns: int = 0
+) -> Response:
+    """200 with a JSON value, the feed's cursor, and the ETag where there is one; of a change that
+    no entry tells of, also with which time it stamped what it touched.
+    """
+    response = text_answer(request, _as_json(body), etag=etag, number=number)
+    if changed_ns:
+        response.raw_headers.append((b"files-changed", str(changed_ns).encode()))
+    return response
 
 
 def text_answer(request: Request, text: str, *, etag: str = "", number: int = 0) -> Response:

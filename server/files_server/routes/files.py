@@ -90,14 +90,14 @@ async def delete(request: Request) -> Response:
     )
     place, since = (target.bucket, target.key), asking.repeated_since(request)
 
-    def apply(tx: Transaction) -> int:
-        done = since is not None and tree.repeated(tx, Operation.DELETE, [place], since)
-        return done or moves.delete(
-            tx, place, keep_parent=keep_parent, keep=keep, conditions=conditions
-        )
+    def apply(tx: Transaction) -> tuple[int, int]:
+        if since is not None and (done := tree.repeated(tx, Operation.DELETE, [place], since)):
+            return done, 0
+        number = moves.delete(tx, place, keep_parent=keep_parent, keep=keep, conditions=conditions)
+        return number, tx.now_ns
 
-    number = await services.catalog.remove(apply, asking.origin_of(request))
-    return asking.answer(request, None, number=number)
+    number, changed_ns = await services.catalog.remove(apply, asking.origin_of(request))
+    return asking.answer(request, None, number=number, changed_ns=changed_ns)
 
 
 @router.patch(_PATH, **described("set_attributes", FileResponse, body=AttributesPatch))
@@ -156,7 +156,10 @@ async def move(request: Request) -> Response:
         return asking.answer(request, None, number=outcome)
     if asking.is_full(request):
         return asking.outcome_answer(request, outcome)
-    return asking.answer(request, None, etag=outcome.node.etag, number=outcome.number)
+    changed_ns = outcome.node.changed_ns if outcome.number else 0
+    return asking.answer(
+        request, None, etag=outcome.node.etag, number=outcome.number, changed_ns=changed_ns
+    )
 
 
 @router.api_route(_PATH, methods=["BIND"], include_in_schema=False)
