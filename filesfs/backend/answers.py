@@ -32,6 +32,9 @@ _PLAIN_ERRORS: dict[int, type[errors.RequestError]] = {
 }
 
 
+_DIGITS = 18  # of a count in a header
+
+
 @dataclass(slots=True)
 class Answer:
     """A whole answer. Header names are lower case."""
@@ -47,7 +50,7 @@ class Answer:
         if self._value is None:
             try:
                 self._value = pydantic_core.from_json(self.body)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise errors.Unavailable(f"The answer is no JSON: {error}") from error
         return self._value
 
@@ -57,8 +60,13 @@ class Answer:
             _look_over(self.body)
             if not self.body.isascii():
                 self.body.decode()
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise errors.Unavailable(f"The answer is no JSON: {error}") from error
+
+    def number(self, name: str) -> int | None:
+        """A header that is a count; None where it is none, or more than there is of anything."""
+        text = self.headers.get(name, "").strip()
+        return int(text) if text.isdecimal() and len(text) <= _DIGITS else None
 
     @property
     def says_json(self) -> bool:
@@ -98,9 +106,8 @@ def error_of(answer: Answer, *, only_error_objects: bool) -> errors.FilesfsError
             return errors.NotFound(detail, status)
         return errors.Unavailable(f"404 without an error object; a proxy's? {detail}")
     if status == 409:
-        offset = answer.headers.get("upload-offset", "")
         reason = answer.headers.get("files-error", "")
-        return errors.Conflict(detail, reason, int(offset) if offset.isdecimal() else None)
+        return errors.Conflict(detail, reason, answer.number("upload-offset"))
     if status == 500 and answer.headers.get("files-error") == "damaged":
         return errors.Damaged(detail)
     if status in (408, 425, 429) or status >= 500:
@@ -115,7 +122,7 @@ def _detail(answer: Answer) -> tuple[str, bool]:
     """The error's sentence, and whether it came in the API's error object."""
     try:
         body = pydantic_core.from_json(answer.body)
-    except ValueError:
+    except (ValueError, RecursionError):
         body = None
     if isinstance(body, dict) and isinstance(body.get("detail"), str):
         return body["detail"], "status" in body and "title" in body
@@ -127,10 +134,11 @@ def _retry_after(answer: Answer) -> float | None:
     value = answer.headers.get("retry-after", "").strip()
     if not value:
         return None
-    if value.isdecimal():
-        return float(value)
+    seconds = answer.number("retry-after")
+    if seconds is not None:
+        return float(seconds)
     try:
-        when = email.utils.parsedate_to_datetime(value)
-    except ValueError:
+        when = email.utils.parsedate_to_datetime(value).timestamp()
+    except (ValueError, TypeError, OverflowError):
         return None
-    return max(0.0, when.timestamp() - time.time())
+    return max(0.0, when - time.time())

@@ -19,7 +19,7 @@ import crc32c
 import httpx
 import trio
 
-from filesfs.backend.connection import Buffer, HeadParser, RawAnswer
+from filesfs.backend.connection import Buffer, HeadParser, RawAnswer, check_length
 from filesfs.backend.pool import Address
 
 WORTH_IT = 1024 * 1024  # bytes; below, the way to a thread and back costs more than it saves
@@ -304,6 +304,7 @@ class _BlockingConnection:
             parser.feed(self._head_bytes(sock))
         self.reusable = self.reusable and parser.keep_alive
         if parser.length is not None and not parser.chunked:
+            check_length(parser.length)
             left = parser.length - sum(map(len, parser.parts))
             if into is not None and not parser.parts and left <= len(into):
                 # Whoever reads it takes any buffer; a copy into bytes would cost as the socket.
@@ -345,9 +346,13 @@ class _BlockingConnection:
         return httpx.ReadTimeout(f"Nothing moved for {self._stall:g} s.")
 
     def _until_done(self, sock: socket.socket, parser: HeadParser) -> bytes:
+        length = 0
         try:
             while not parser.done:
-                parser.feed(self._receive(sock, _PEEK))
+                data = self._receive(sock, _PEEK)
+                length += len(data)
+                check_length(length)
+                parser.feed(data)
         except httpx.RemoteProtocolError:
             if parser.chunked:
                 raise

@@ -20,6 +20,7 @@ from filesfs.wire import Operation
 
 # The server sends a comment every 5 s: two of them missing is a lost connection.
 SILENCE = 10.0
+_MOST = 17 << 20  # bytes of one event, whose names have 16 KiB each
 
 
 class ChangeFeed:
@@ -92,10 +93,14 @@ class EventParser:
         self._cursor = ""
         self._event = ""
         self._data: list[str] = []
+        self._pending = 0  # bytes that came since the last event
         self._has_id = False  # the event that is being read
 
     def feed(self, piece: bytes) -> list[tuple[str, str, str]]:
         """The events that are complete now; ("7", "", "") where there is an id and nothing else."""
+        self._pending += len(piece)
+        if self._pending > _MOST:
+            raise Unavailable("An event of the change feed has no end.")
         *lines, self._rest = (self._rest + piece).split(b"\n")
         found = []
         for line in lines:
@@ -119,4 +124,5 @@ class EventParser:
         event, data = self._event, "\n".join(self._data)
         told = bool(data or event or self._has_id)
         self._event, self._data, self._has_id = "", [], False
+        self._pending = 0
         return (self._cursor, event, data) if told else None

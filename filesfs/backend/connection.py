@@ -20,6 +20,11 @@ Buffer = bytes | bytearray | memoryview
 Headers = dict[str, str]  # names in lower case
 
 _HEAD_READ = 64 * 1024
+_HEAD_MOST = 1024 * 1024  # bytes; nobody says so much ahead of a body
+# Bytes of an answer that is taken in whole: a server that sends without end must not fill the
+# memory. A listing of 4,000,000 files of a plain server is as long.
+BODY_MOST = 1 << 30
+_BODY_PIECE = 64 * 1024 * 1024  # memory made ahead of what comes: a length alone costs nothing
 # Each piece sent puts the deadline off; at 1 MiB the cost of pieces is not measurable.
 _SEND_PIECE = 1024 * 1024
 _JOIN_BELOW = 64 * 1024  # head and small body leave in one packet, as one segment
@@ -48,8 +53,12 @@ class HeadParser:
         self.chunked = False
         self.keep_alive = False
         self._parser = httptools.HttpResponseParser(self)
+        self._fed = 0  # bytes while the head is not done
 
     def feed(self, data: Buffer) -> None:
+        self._fed += 0 if self.head_done else len(data)
+        if self._fed > _HEAD_MOST:
+            raise httpx.RemoteProtocolError("The head of the answer has no end.")
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
@@ -179,12 +188,16 @@ class Connection:
         if method == "HEAD" or parser.status in (204, 304):
             return b""
         if parser.length is not None and not parser.chunked:
+            check_length(parser.length)
             return await self._known_length(parser, parser.length, stall, scope)
+        length = 0
         while not parser.done:
             scope.deadline = trio.current_time() + stall
             data = await self._receive()
             if not data:
                 return self._ended_by_close(parser)
+            length += len(data)
+            check_length(length)
             parser.feed(data)
         return b"".join(parser.parts)
 
@@ -199,7 +212,7 @@ class Connection:
     ) -> bytes:
         if parser.done:
             return parser.parts[0] if len(parser.parts) == 1 else b"".join(parser.parts)
-        content = bytearray(length)
+        content = bytearray(min(length, _BODY_PIECE))
         filled = 0
         for part in parser.parts:
             content[filled : filled + len(part)] = part
@@ -207,6 +220,10 @@ class Connection:
         view = memoryview(content)
         while filled < length:
             scope.deadline = trio.current_time() + stall
+            if filled == len(content):
+                view.release()
+                content += bytes(min(length - filled, filled))
+                view = memoryview(content)
             got = await self._receive_into(view[filled:])
             if not got:
                 raise httpx.RemoteProtocolError(
@@ -237,3 +254,9 @@ class Connection:
             if not data:
                 return
             parser.feed(data)
+
+
+def check_length(length: int) -> None:
+    """httpx.RemoteProtocolError for a body that is not to be taken in."""
+    if length > BODY_MOST:
+        raise httpx.RemoteProtocolError(f"An answer of {length} bytes or more is too long.")

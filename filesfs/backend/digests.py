@@ -6,7 +6,6 @@ It must not do I/O.
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from collections.abc import Sequence
 
@@ -56,5 +55,5 @@ def _compare(expected: bytes, data: memoryview, start: int, found: int | None) -
 def _decoded(value: str) -> bytes:
     try:
         return base64.b64decode(value, validate=True)
-    except binascii.Error as error:
+    except ValueError as error:
         raise Corrupted(f"The checksum {value[:80]!r} is no base64.") from error

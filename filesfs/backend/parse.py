@@ -10,10 +10,10 @@ import base64
 import binascii
 import json
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-import pydantic_core
+from msgspec import Meta
 
 from filesfs.backend.connection import Buffer
 from filesfs.domain import (
@@ -36,27 +36,71 @@ _COMPACT = json.JSONEncoder(separators=(",", ":"))
 _NO_XATTRS: dict[str, bytes] = {}
 Body = dict[str, Any]
 
+# What the kernel can be told; everything else is no answer at all.
+_Size = Annotated[int, Meta(ge=0, lt=1 << 62)]
+_Seconds = Annotated[int, Meta(ge=-(1 << 33), le=1 << 33)]  # so that nanoseconds have 64 bits
+_Nanoseconds = Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
+_Mode = Annotated[int, Meta(ge=0, le=0o7777)]
+_Number = Annotated[int, Meta(ge=0, le=(1 << 32) - 1)]  # owner, group, links
 
-class _File(msgspec.Struct, gc=False):
+
+class _Attributed(msgspec.Struct, gc=False, kw_only=True):
+    """What FullFileResponse and FullBucketResponse have in common."""
+
+    etag: str | None = None
+    modified_ns: _Nanoseconds | None = None
+    changed_ns: _Nanoseconds | None = None
+    accessed_ns: _Nanoseconds | None = None
+    mode: _Mode | None = None
+    uid: _Number | None = None
+    gid: _Number | None = None
+    nlink: _Number = 1
+    resource_id: str | None = None
+    xattrs: dict[str, str] | None = None
+    read_only: bool = False
+
+
+class _File(_Attributed, gc=False, kw_only=True):
     """FileResponse, and what FullFileResponse adds to it."""
 
     bucket: str
     key: str
     mime_type: str
     url: str
-    bytes: int
-    created_at: int
-    etag: str | None = None
-    modified_ns: int | None = None
-    changed_ns: int | None = None
-    accessed_ns: int | None = None
-    mode: int | None = None
-    uid: int | None = None
-    gid: int | None = None
-    nlink: int = 1
+    bytes: _Size
+    created_at: _Seconds
+
+
+class _Bucket(_Attributed, gc=False, kw_only=True):
+    """BucketResponse, and what FullBucketResponse adds to it."""
+
+    name: str
+    created_at: _Seconds = 0
+
+
+class _Buckets(msgspec.Struct):
+    """ListBucketsResponse."""
+
+    data: list[_Bucket]
+
+
+class _Usage(msgspec.Struct):
+    """UsageResponse."""
+
+    total_bytes: _Size
+    free_bytes: _Size
+    files: _Size
+    reserved_bytes: _Size | None = None
+
+
+class _Event(msgspec.Struct):
+    """ChangeEvent."""
+
+    operation: Operation
+    keys: Annotated[list[tuple[str, str]], Meta(min_length=1)]
     resource_id: str | None = None
-    xattrs: dict[str, str] | None = None
-    read_only: bool = False
+    etag: str | None = None
+    origin: str = ""
 
 
 class _Page(msgspec.Struct, gc=False):
@@ -69,14 +113,19 @@ class _Page(msgspec.Struct, gc=False):
 
 _file = msgspec.json.Decoder(_File)
 _page = msgspec.json.Decoder(_Page)
+_bucket = msgspec.json.Decoder(_Bucket)
+_buckets = msgspec.json.Decoder(_Buckets)
+_usage = msgspec.json.Decoder(_Usage)
+_event = msgspec.json.Decoder(_Event)
+_MALFORMED = (msgspec.MsgspecError, ValueError, RecursionError)  # the last: nested without end
 
 
 def file_entry(body: Buffer | str) -> Entry:
     """A FileResponse or FullFileResponse."""
     try:
         return _entry(_file.decode(body))
-    except (msgspec.MsgspecError, ValueError) as error:
-        raise _malformed(bytes(body, "utf-8") if isinstance(body, str) else body, error) from error
+    except _MALFORMED as error:
+        raise _malformed(body, error) from error
 
 
 def listing_page(body: Buffer) -> tuple[list[Entry], str, bool]:
@@ -85,7 +134,7 @@ def listing_page(body: Buffer) -> tuple[list[Entry], str, bool]:
         page = _page.decode(body)
         entries = [_entry(each) for each in page.data]
         entries.extend(_entry(each) for each in page.common_prefixes)
-    except (msgspec.MsgspecError, ValueError) as error:
+    except _MALFORMED as error:
         raise _malformed(body, error) from error
     last = max((each.key for each in (*page.data[-1:], *page.common_prefixes[-1:])), default="")
     return entries, last, page.has_more
@@ -117,24 +166,37 @@ def _entry(file: _File) -> Entry:
     )
 
 
-def bucket_entry(body: Body) -> Entry:
+def bucket_entry(body: Buffer) -> Entry:
     """A BucketResponse or FullBucketResponse."""
     try:
-        is_full = "resource_id" in body
-        return Entry(
-            Location(body["name"]),
-            Kind.DIRECTORY,
-            0,
-            DIRECTORY,
-            body.get("created_at", 0),
-            etag=ETag(body["etag"]) if is_full else None,
-            resource_id=ResourceId(body["resource_id"]) if is_full else None,
-            nlink=body.get("nlink", 1),
-            attributes=_bucket_attributes(body) if is_full else Attributes(),
-            read_only=body.get("read_only", False),
-        )
-    except (KeyError, TypeError) as error:
+        return _bucket_entry(_bucket.decode(body))
+    except _MALFORMED as error:
         raise _malformed(body, error) from error
+
+
+def bucket_entries(body: Buffer) -> list[Entry]:
+    """A ListBucketsResponse, by name."""
+    try:
+        entries = [_bucket_entry(each) for each in _buckets.decode(body).data]
+    except _MALFORMED as error:
+        raise _malformed(body, error) from error
+    return sorted(entries, key=lambda entry: entry.location.bucket)
+
+
+def _bucket_entry(bucket: _Bucket) -> Entry:
+    is_full = bucket.resource_id is not None
+    return Entry(
+        Location(bucket.name),
+        Kind.DIRECTORY,
+        0,
+        DIRECTORY,
+        bucket.created_at,
+        etag=ETag(bucket.etag) if bucket.etag is not None else None,
+        resource_id=ResourceId(bucket.resource_id) if bucket.resource_id is not None else None,
+        nlink=bucket.nlink,
+        attributes=_attributes(bucket) if is_full else Attributes(),
+        read_only=bucket.read_only,
+    )
 
 
 def directory(location: Location) -> Entry:
@@ -142,32 +204,29 @@ def directory(location: Location) -> Entry:
     return Entry(location, Kind.DIRECTORY, 0, DIRECTORY, 0)
 
 
-def usage(body: Body) -> Usage:
+def usage(body: Buffer) -> Usage:
     """A UsageResponse."""
     try:
-        reserved = body.get("reserved_bytes") or 0
-        return Usage(body["total_bytes"], body["free_bytes"], body["files"], reserved)
-    except (KeyError, TypeError) as error:
+        told = _usage.decode(body)
+    except _MALFORMED as error:
         raise _malformed(body, error) from error
+    return Usage(told.total_bytes, told.free_bytes, told.files, told.reserved_bytes or 0)
 
 
 def change_event(data: str, cursor: str, origin: str) -> Change:
     """A ChangeEvent; `origin` is this client's own."""
-    body: Any = data
     try:
-        body = pydantic_core.from_json(data)
-        if not body["keys"]:
-            raise ValueError("it tells of no name")
-        return Change(
-            Operation(body["operation"]),
-            tuple(Location(bucket, key.rstrip("/")) for bucket, key in body["keys"]),
-            ResourceId(body["resource_id"]) if body.get("resource_id") else None,
-            ETag(body["etag"]) if body.get("etag") else None,
-            body.get("origin", "") == origin,
-            cursor,
-        )
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise _malformed(body, error) from error
+        event = _event.decode(data)
+    except _MALFORMED as error:
+        raise _malformed(data, error) from error
+    return Change(
+        event.operation,
+        tuple(Location(bucket, key.rstrip("/")) for bucket, key in event.keys),
+        ResourceId(event.resource_id) if event.resource_id else None,
+        ETag(event.etag) if event.etag else None,
+        event.origin == origin,
+        cursor,
+    )
 
 
 def patch_body(change: AttributeChange) -> bytes:
@@ -184,7 +243,7 @@ def patch_body(change: AttributeChange) -> bytes:
     return _COMPACT.encode(body).encode()
 
 
-def _attributes(file: _File) -> Attributes:
+def _attributes(file: _Attributed) -> Attributes:
     return Attributes(
         file.mode,
         file.uid,
@@ -198,12 +257,6 @@ def _attributes(file: _File) -> Attributes:
 
 def _xattrs(values: dict[str, str]) -> dict[str, bytes]:
     return {name: _decoded(value) for name, value in values.items()}
-
-
-def _bucket_attributes(body: Body) -> Attributes:
-    names = ("mode", "uid", "gid", "modified_ns", "changed_ns", "accessed_ns")
-    values = {name: body[name] for name in names}
-    return Attributes(**values, xattrs=_xattrs(body["xattrs"] or {}))
 
 
 def _decoded(value: str) -> bytes:

@@ -146,6 +146,7 @@ class PlainDialect:
         if_match: ETag | None = None,
         resource_id: ResourceId | None = None,
         base: ETag | None = None,
+        begin: int = 0,
     ) -> HttpSession:
         if size is None:
             raise Unsupported("This server needs the size when an upload begins.")
@@ -264,9 +265,8 @@ class PlainDialect:
         return fresh
 
     async def _list_buckets(self) -> Listing:
-        body = (await self._requester.ask(Request("GET", self._targets.files()))).json()
-        entries = map(parse.bucket_entry, body["data"])
-        return Listing(Location(""), tuple(sorted(entries, key=lambda each: each.location.bucket)))
+        answer = await self._requester.ask(Request("GET", self._targets.files()))
+        return Listing(Location(""), tuple(parse.bucket_entries(answer.body)))
 
     async def _stat_bucket(self, location: Location) -> Entry:
         for entry in (await self._list_buckets()).entries:

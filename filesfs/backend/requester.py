@@ -23,7 +23,7 @@ from filesfs.backend.paths import target_of
 from filesfs.backend.pool import IDEMPOTENT, Pool
 from filesfs.backend.retry import RetryPolicy, Tries, repeat
 from filesfs.backend.settings import BackendSettings
-from filesfs.errors import AccessDenied, FilesfsError, Unavailable
+from filesfs.errors import AccessDenied, Corrupted, FilesfsError, Unavailable
 
 # Done again, these would meet what others have put under the name since.
 _ONCE = frozenset({"DELETE", "MOVE"})
@@ -162,7 +162,13 @@ class Requester:
             await context.__aexit__(None, None, None)
 
     def is_ours(self, url: str) -> bool:
-        """Whether a URL that the server handed out is on the configured origin."""
+        """Whether a URL that the server handed out is on the configured origin. Corrupted."""
+        try:
+            return self._is_ours(url)
+        except ValueError as error:
+            raise Corrupted(f"The server handed out a URL that is none: {error}") from error
+
+    def _is_ours(self, url: str) -> bool:
         parts = urlsplit(url)
         if self.settings.unix_socket is not None:
             return parts.hostname in (None, "localhost", self.settings.host)
@@ -208,9 +214,9 @@ class Requester:
         return self._elsewhere
 
     def _head(self, request: Request, *, chunked: bool = False) -> bytes:
-        lines = [f"{request.method} {request.target} HTTP/1.1\r\n", self._common]
+        lines = [f"{request.method} {_sendable(request.target)} HTTP/1.1\r\n", self._common]
         for name, value in request.headers.items():
-            lines.append(f"{name}: {value}\r\n")
+            lines.append(f"{name}: {_sendable(value)}\r\n")
         length = _length(request.body)
         if chunked:
             lines.append("Transfer-Encoding: chunked\r\n")
@@ -220,11 +226,20 @@ class Requester:
         return "".join(lines).encode("latin-1")
 
 
+def _sendable(text: str) -> str:
+    """What the server has handed out goes back to it as it is, if it can. Corrupted."""
+    if not text.isprintable() or (not text.isascii() and max(text) > "\xff"):
+        raise Corrupted("The server handed out a URL or an ETag that no request can hold.")
+    return text
+
+
 @contextmanager
 def connection_errors() -> Iterator[None]:
     """Maps httpx's exceptions to Unavailable."""
     try:
         yield
+    except httpx.InvalidURL as error:
+        raise Corrupted(f"The server handed out a URL that is none: {error}") from error
     except httpx.HTTPError as error:
         raise _connection_error(error) from error
 

@@ -22,10 +22,12 @@ from filesfs.errors import (
     Conflict,
     NotFound,
     PreconditionFailed,
+    Unavailable,
     Unsupported,
 )
 from filesfs.wire import DIRECTORY, Extension
 
+_MOST_PAGES = 5_000  # of a listing: more entries than memory holds
 NEEDED = frozenset(
     {
         Extension.CONTENT,
@@ -54,13 +56,17 @@ class RichDialect(RichContent):
         prefix = f"{location.key}/" if location.key else ""
         query = f"prefix={prefix}&delimiter=/&view=full&limit={self.page}"
         entries: list[Entry] = []
-        cursor, after, more = "", "", True
+        cursor, after, more, pages = "", "", True, 0
         while more:
             page = f"{query}&after={quoted(after)}" if after else query
             answer = await self._requester.ask(Request("GET", f"{target}?{page}"))
             cursor = cursor or answer.cursor
-            found, after, more = parse.listing_page(answer.body)
+            found, last, more = parse.listing_page(answer.body)
             entries.extend(found)
+            pages += 1
+            if more and (last <= after or pages == _MOST_PAGES):
+                raise Unavailable(f"The listing of {str(location)!r} does not end.")
+            after = last
         if location.key:
             entries = [entry for entry in entries if entry.location.key != location.key]
         if not entries and location.key:
@@ -78,7 +84,7 @@ class RichDialect(RichContent):
 
     async def usage(self) -> Usage:
         answer = await self._requester.ask(Request("GET", self._targets.files("usage=1")))
-        return parse.usage(answer.json())
+        return parse.usage(answer.body)
 
     # -- changes of names and attributes ----------------------------------------------------------
     async def make_directory(self, location: Location, change: AttributeChange) -> Entry:
@@ -163,16 +169,12 @@ class RichDialect(RichContent):
         answer = await self._requester.ask(request)
         if location.key:
             return parse.file_entry(answer.body)
-        return parse.bucket_entry(answer.json())
+        return parse.bucket_entry(answer.body)
 
     # -- inner ------------------------------------------------------------------------------------
     async def _list_buckets(self) -> Listing:
         answer = await self._requester.ask(Request("GET", self._targets.files("view=full")))
-        entries = sorted(
-            (parse.bucket_entry(body) for body in answer.json()["data"]),
-            key=lambda entry: entry.location.bucket,
-        )
-        return Listing(Location(""), tuple(entries), answer.cursor)
+        return Listing(Location(""), tuple(parse.bucket_entries(answer.body)), answer.cursor)
 
     async def _stat_bucket(self, location: Location) -> Entry:
         self._targets.of(location)

@@ -238,9 +238,9 @@ class HttpSession:
     async def _ask_offset(self) -> int:
         if self._abilities.resume:
             answer = await self._requester.once_url(Request("HEAD", self._url))
-            offset = answer.headers.get("upload-offset", "")
-            if offset.isdecimal():
-                return int(offset)
+            offset = answer.number("upload-offset")
+            if offset is not None:
+                return offset
         body = (await self._requester.once_url(Request("GET", self._url))).json()
         if not isinstance(body, dict) or not isinstance(body.get("offset"), int):
             raise Unavailable(f"The session's answer holds no offset: {parse.shape(body)}")

@@ -45,6 +45,9 @@ class Coherence:
                 self._gap = True
             except FilesfsError as error:
                 log.info("change feed: %s", error)
+            except Exception:  # nobody waits for it here, and the mount must live
+                log.exception("change feed: unexpected")
+                self._gap = True
             self._lost()
             await trio.sleep(_RECONNECT_SECONDS)
 

@@ -19,7 +19,7 @@ from filesfs.filesystem.content import unsent
 from filesfs.filesystem.core import Core, version_of
 from filesfs.state import names
 from filesfs.state.directories import Directory, Stamp
-from filesfs.state.inodes import Node
+from filesfs.state.inodes import Node, inside
 from filesfs.state.packed import Packed, pack
 from filesfs.wire import is_registered
 
@@ -125,7 +125,11 @@ class Tree:
         """
         inodes = self._core.inodes
         node = inodes.find(entry)
-        if node is not None and (node.kind is not entry.kind or self._pinned(node, entry)):
+        if node is not None and (
+            node.kind is not entry.kind
+            or self._pinned(node, entry)
+            or _would_hold_itself(node, parent)
+        ):
             inodes.detach(node)
             node = None
         if node is None:
@@ -291,6 +295,13 @@ class Tree:
         directory = await self.listing(node)
         local = (name for name in directory.local if name not in directory.entries)
         return [*directory.entries, *local]
+
+
+def _would_hold_itself(node: Node, parent: Node) -> bool:
+    """No path may come round to where it began. What a sane server says never does; of what we
+    remember, something is old.
+    """
+    return node.kind is Kind.DIRECTORY and inside(parent, node)
 
 
 def _below(root: Location, location: Location) -> list[str] | None:

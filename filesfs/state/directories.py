@@ -19,6 +19,7 @@ from filesfs.state.packed import Packed, pack, unpack
 
 # Events remembered, so that an answer older than an event about its directory is not cached.
 _EVENTS = 10_000
+_DIGITS = 18  # of a change's number
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,4 +250,4 @@ class DirectoryCache:
 def cursor_number(cursor: str) -> int | None:
     """The number of "EPOCH-NUMBER"."""
     number = cursor.rpartition("-")[2]
-    return int(number) if number.isdigit() else None
+    return int(number) if number.isdecimal() and len(number) <= _DIGITS else None
