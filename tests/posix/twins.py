@@ -78,6 +78,7 @@ class _Side:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._users: dict[int, User] = {}
+        self._before: dict[int, os.stat_result] = {}
         self._numbers: dict[int, int] = {}  # inodes as they came: 1, 2, ...
         self._count = 0
 
@@ -93,14 +94,21 @@ class _Side:
             user.close()
 
     def look(self, start: int) -> dict[str, tuple[object, ...]]:
-        """What there is, and which of its times are `start` or later."""
-        found, present = {}, set()
+        """What there is, and which of its times moved since the last look, or are `start`'s."""
+        found: dict[str, tuple[object, ...]] = {}
+        present: dict[int, os.stat_result] = {}
         for name, path, status in self._statuses(_names(str(self.root))):
-            moved = [letter for letter, field in _TIMES if getattr(status, field) >= start]
-            number = self._number(status.st_ino)
-            found[name] = (*_told(path, status), number, "".join(moved))
-            present.add(status.st_ino)
+            before = self._before.get(status.st_ino)
+            moved = [
+                letter
+                for letter, field in _TIMES
+                if (now := getattr(status, field)) >= start
+                or (before is not None and now != getattr(before, field))
+            ]
+            found[name] = (*_told(path, status), self._number(status.st_ino), "".join(moved))
+            present[status.st_ino] = status
         self._numbers = {inode: self._numbers[inode] for inode in present}
+        self._before = present
         return found
 
     def glance(self, names: Iterable[str]) -> dict[str, tuple[object, ...]]:
