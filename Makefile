@@ -1,6 +1,7 @@
 # filesfs: the file system over the Files API, and its server.
 #   make up         everything from nothing to a mount at /mnt/files, until Ctrl-C
 #   make test       everything from nothing through the whole test suite
+#   make slow       the tests that take minutes each, which make test leaves out
 #   make check      style, types, unit and architecture tests: under a minute
 #   make bench      installs the peers and measures beside them, into bench/out
 #   make audit      known vulnerabilities and licences of what is installed
@@ -25,7 +26,7 @@ PYTEST_WORKERS ?= -n 2 --dist loadfile
 
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help up test check bench audit install uninstall clean setup system
+.PHONY: help up test slow check bench audit install uninstall clean setup system
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -52,6 +53,11 @@ test: setup
 	@# A folder of this run's own: what an earlier one left behind is no matter of ours.
 	folder=$$(mktemp -d /tmp/ft.XXXXXX); trap 'rm -rf --one-file-system '$$folder EXIT; \
 	  $(BIN)/pytest $(PYTEST_WORKERS) --basetemp=$$folder/t $(PYTEST_ARGS)
+
+# One after the other, and with what they tell: their seconds are worth reading.
+slow: setup
+	folder=$$(mktemp -d /tmp/ft.XXXXXX); trap 'rm -rf --one-file-system '$$folder EXIT; \
+	  $(BIN)/pytest -q -s -m slow --basetemp=$$folder/t $(PYTEST_ARGS)
 
 check: setup
 	$(BIN)/ruff check .
