@@ -11,18 +11,21 @@ import hashlib
 import logging
 import os
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from email.utils import formatdate, parsedate_to_datetime
 from functools import lru_cache
 
 from crc32c import crc32c
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from files_server import digests
-from files_server.blobs.checked import CheckedRanges, DamagedError
+from files_server.blobs.checked import CheckedRanges, DamagedError, stamp_of
 from files_server.blobs.checksums import BLOCK, checksums
 from files_server.blobs.local import LocalBlobs
+from files_server.blobs.pieces import Pieces, Stored
 from files_server.catalog.store import Catalog, Version
 from files_server.errors import ApiError
 from files_server.exchange import Answer, RawHeaders
@@ -31,8 +34,7 @@ from files_server.ranges import matches, parse_range
 log = logging.getLogger(__name__)
 
 CHUNK = 2 << 20  # bytes in one message: fewer cost more in hand-over than in copying
-# Longer ranges go unread from disk to socket; a client that wants them checked aligns them.
-_VERIFIED = 16 << 20
+_VERIFIED = 16 << 20  # bytes of a range that are held in memory, to be checked before the header
 _PATHSEND = "http.response.pathsend"  # the server sends the file itself, without Python
 
 
@@ -71,34 +73,34 @@ class ContentAnswers:
             if not _has_sums(headers):
                 headers["content-digest"] = digests.crc_item(crc32c(whole[start:end]))
             return Answer(status, _encoded(headers), whole[start:end])
-        path = os.fspath(self._blobs.path(version.blob))
-        if version.crc32c and end - start <= _VERIFIED and _is_to_check(status, headers, asked):
-            data = await self._checked(path, key, version, (start, end), asked)
-            if not _has_sums(headers):
-                headers["content-digest"] = digests.crc_item(crc32c(data))
-            return Answer(status, _encoded(headers), data)
-        return BlobAnswer(path, start, end, status, headers, lambda: self._missing(key, version))
+        return await self._blob_answer(key, version, (start, end), status, headers, asked)
 
-    async def _checked(
+    async def _blob_answer(
         self,
-        path: str,
         key: str,
         version: Version,
         part: tuple[int, int],
+        status: int,
+        headers: dict[str, str],
         asked: Mapping[str, str],
-    ) -> bytes:
-        try:
-            return await self._ranges.read(path, version.crc32c, *part, afresh=_doubts(asked))
-        except FileNotFoundError:
-            raise self._missing(key, version) from None
-        except DamagedError as error:
-            raise _damaged(key, version, error.first, error.last) from None
-
-    def _missing(self, key: str, version: Version) -> ApiError:
-        """Why a blob is not there, or not all of it: a version's row goes before its blob does."""
-        if self._catalog.version(version.id) is None:
-            return ApiError(410, "This version went while it was asked for. Read again.")
-        return _damaged(key, version, 0, version.size)
+    ) -> Response:
+        path = os.fspath(self._blobs.path(version.blob or ""))
+        expected = Stored(version.size, version.crc32c)
+        stored: Stored | None = expected  # None: sent unread
+        trouble = _Trouble(self._catalog, key, version)
+        with trouble.told():
+            if not version.crc32c or not _is_to_check(headers, asked):
+                stored = None
+            elif part[1] - part[0] <= _VERIFIED and (status == 206 or _doubts(asked)):
+                data = await self._ranges.read(
+                    path, version.size, version.crc32c, *part, afresh=_doubts(asked)
+                )
+                if not _has_sums(headers):
+                    headers["content-digest"] = digests.crc_item(crc32c(data))
+                return Answer(status, _encoded(headers), data)
+            elif status == 200 and not _doubts(asked):
+                stored = None if await self._ranges.is_right(path, expected) else expected
+        return BlobAnswer(path, part, status, headers, stored, trouble, self._ranges)
 
     async def _sha(self, version: Version) -> bytes:
         if version.blob is None:
@@ -106,96 +108,95 @@ class ContentAnswers:
         path = self._blobs.path(version.blob)
 
         def compute() -> bytes:
+            found = hashlib.sha256()
             with path.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").digest()
+                left = version.size  # what lies behind is a later version's
+                while data := file.read(min(CHUNK, left)):
+                    found.update(data)
+                    left -= len(data)
+            return found.digest()
 
         return await asyncio.to_thread(compute)
 
 
+@dataclass(frozen=True, slots=True)
+class _Trouble:
+    """What is told of a version's blob that is not what it should be."""
+
+    catalog: Catalog
+    key: str
+    version: Version
+
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """As ApiError. A version's row goes before its blob does."""
+        try:
+            yield
+        except FileNotFoundError:
+            if self.catalog.version(self.version.id) is None:
+                raise ApiError(
+                    410, "This version went while it was asked for. Read again."
+                ) from None
+            raise _damaged(self.key, self.version, 0, self.version.size) from None
+        except DamagedError as error:
+            raise _damaged(self.key, self.version, error.first, error.last) from None
+
+
 class BlobAnswer(Response):
-    """A blob, or a range of it. Opened before the status is sent, so that one that is gone or cut
-    short is what `missing` says, and not a broken body."""
+    """A blob, or a range of it. What is wrong with its first piece is told before the status is
+    sent; behind that the answer breaks off ahead of what is damaged. `stored`: what it is to be
+    held against; None: it goes unread."""
 
     def __init__(
         self,
         path: str,
-        start: int,
-        end: int,
+        part: tuple[int, int],
         status: int,
         headers: dict[str, str],
-        missing: Callable[[], ApiError],
+        stored: Stored | None,
+        trouble: _Trouble,
+        ranges: CheckedRanges,
     ) -> None:
         super().__init__(None, status)
-        self._missing = missing
-        self._path, self._start, self._end = path, start, end
+        self._path, self._part, self._stored = path, part, stored
+        self._trouble, self._ranges = trouble, ranges
         self.raw_headers = _encoded(headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
+        with self._trouble.told():
             descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            raise self._missing() from None
-        reading = _Reading(descriptor)
-        try:
-            if os.fstat(descriptor).st_size < self._end:
-                raise self._missing()
-            await send(
-                {
-                    "type": "http.response.start",
-                    "status": self.status_code,
-                    "headers": self.raw_headers,
-                }
-            )
-            if self.status_code == 200 and _PATHSEND in scope.get("extensions", {}):
-                await send({"type": _PATHSEND, "path": self._path})
-                return
-            await self._send_range(reading, send)
-        finally:
-            reading.close()
+            pieces = Pieces(descriptor, *self._part, self._stored)
+            try:
+                found = os.fstat(descriptor)
+                if found.st_size < self._part[1]:
+                    raise FileNotFoundError(self._path)
+                if self._stored is None and self._is_all_of(found.st_size, scope):
+                    await send(self._head())
+                    await send({"type": _PATHSEND, "path": self._path})
+                    return
+                await self._send(pieces, send)
+            finally:
+                pieces.close()
+        if self._stored is not None:
+            self._ranges.note(self._path, stamp_of(found), *self._part)
 
-    async def _send_range(self, reading: _Reading, send: Send) -> None:
-        at = self._start
-        reading.begin(at, self._end)
-        while at < self._end:
-            data = await reading.next()
-            if not data:
-                raise OSError(f"{self._path} was cut short while it was sent")
+    def _is_all_of(self, size: int, scope: Scope) -> bool:
+        """Whether Granian can send it by itself: a file may hold a later version's bytes, too."""
+        whole = self._part == (0, size) and self.status_code == 200
+        return whole and _PATHSEND in scope.get("extensions", {})
+
+    def _head(self) -> Message:
+        kind, status = "http.response.start", self.status_code
+        return {"type": kind, "status": status, "headers": self.raw_headers}
+
+    async def _send(self, pieces: Pieces, send: Send) -> None:
+        at, end = self._part
+        data = await pieces.next()
+        await send(self._head())
+        while data:
             at += len(data)
-            reading.begin(at, self._end)  # while these are sent
-            await send({"type": "http.response.body", "body": data, "more_body": at < self._end})
-
-
-class _Reading:
-    """One file, read in threads, a chunk ahead. Owns the descriptor."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self._running: asyncio.Future[bytes] | None = None
-
-    def begin(self, start: int, end: int) -> None:
-        """Read what comes next, if anything does."""
-        if start < end:
-            loop, length = asyncio.get_running_loop(), min(CHUNK, end - start)
-            self._running = loop.run_in_executor(None, os.pread, self._descriptor, length, start)
-
-    async def next(self) -> bytes:
-        """What was begun."""
-        assert self._running is not None
-        await asyncio.wait({self._running})
-        running, self._running = self._running, None
-        return running.result()
-
-    def close(self) -> None:
-        """Once no thread reads any more: the number may be another file's afterwards."""
-        if self._running is None:
-            os.close(self._descriptor)
-        else:
-            self._running.add_done_callback(self._closed)
-
-    def _closed(self, running: asyncio.Future[bytes]) -> None:
-        os.close(self._descriptor)
-        if not running.cancelled():
-            running.exception()
+            await send({"type": "http.response.body", "body": data, "more_body": at < end})
+            data = await pieces.next()
 
 
 def _encoded(headers: Mapping[str, str]) -> RawHeaders:
@@ -248,9 +249,10 @@ def _has_sums(headers: Mapping[str, str]) -> bool:
     return "content-digest" in headers or "files-block-digests" in headers
 
 
-def _is_to_check(status: int, headers: Mapping[str, str], asked: Mapping[str, str]) -> bool:
-    """The client cannot check the range against whole blocks, or has found it wrong and asks."""
-    return _doubts(asked) or (status == 206 and not _has_sums(headers))
+def _is_to_check(headers: Mapping[str, str], asked: Mapping[str, str]) -> bool:
+    """The client does not check the content: it cannot, having no sums of whole blocks, or does not
+    know them. One that has found it wrong asks."""
+    return _doubts(asked) or not _has_sums(headers) or "files-origin" not in asked
 
 
 def _doubts(asked: Mapping[str, str]) -> bool:

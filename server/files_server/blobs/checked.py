@@ -1,9 +1,9 @@
-"""Ranges of blobs that their client cannot check against whole blocks: checked here.
+"""Content of blobs that the client does not check against whole blocks: checked here.
 
 It must not know requests. A block that was right is not read as a whole again for each small range
-of it, for a while, as long as its file is the same and the range is in the page cache: a random
-reader would have 1 MiB read and summed for every 4 KiB. What has to come from the disk is always
-checked, since that is where bits rot.
+of it, nor for each answer with the whole file, for a while, as long as its file is the same and
+what is asked for is in the page cache: a random reader would have 1 MiB read and summed for every
+4 KiB. What has to come from the disk is always checked, since that is where bits rot.
 """
 
 from __future__ import annotations
@@ -12,22 +12,21 @@ import asyncio
 import os
 import time
 from collections import OrderedDict
+from collections.abc import Iterable
 
-from files_server.blobs.checksums import BLOCK, checksums
+from files_server.blobs.checksums import BLOCK
+from files_server.blobs.pieces import PIECE, DamagedError, Stored, piece
+from files_server.blobs.resident import is_resident
+
+__all__ = ["CheckedRanges", "DamagedError"]
 
 _TRUSTED_SECONDS = 600.0
 _TRUSTED_BLOCKS = 16_384  # 16 GiB of content; 3 MiB of memory
 _INLINE = 256 << 10  # bytes that are copied from the page cache without a thread
+_AHEAD = 64 << 20  # bytes that are read and summed before a client gets impatient
 
-_Block = tuple[str, int, int]  # the file's path, its mtime in nanoseconds, the block's index
-
-
-class DamagedError(Exception):
-    """The stored bytes from `first` up to `last` are not what was received."""
-
-    def __init__(self, first: int, last: int) -> None:
-        super().__init__(first, last)
-        self.first, self.last = first, last
+Stamp = tuple[int, int]  # a file's mtime and ctime in nanoseconds
+_Block = tuple[str, Stamp, int]  # the file's path and state, the block's index
 
 
 class CheckedRanges:
@@ -37,33 +36,64 @@ class CheckedRanges:
         self._right: OrderedDict[_Block, float] = OrderedDict()  # until when (monotonic)
 
     async def read(
-        self, path: str, sums: bytes, start: int, end: int, *, afresh: bool = False
+        self, path: str, size: int, sums: bytes, start: int, end: int, *, afresh: bool = False
     ) -> bytes:
-        """Bytes [start, end) of a file, from blocks that are what was stored: `sums` of them all.
+        """Bytes [start, end) of a version in a file, from blocks that are what was stored: `sums`
+        of them all. What the file holds behind the version's `size` is another's.
 
         `afresh`: whatever was known of them. FileNotFoundError, DamagedError.
         """
-        stamp = os.stat(path).st_mtime_ns
-        numbers = range(start // BLOCK, -(-end // BLOCK))
-        blocks = [(path, stamp, number) for number in numbers]
-        if not afresh and end - start <= _INLINE and all(map(self._is_right, blocks)):
+        stamp = stamp_of(os.stat(path))
+        if not afresh and end - start <= _INLINE and self._are_right(path, stamp, start, end):
             known = _from_page_cache(path, start, end)
             if known is not None:
                 return known
-        data = await asyncio.to_thread(_checked, path, sums, start, end)
-        self._note(blocks)
+        data = await asyncio.to_thread(_checked, path, Stored(size, sums), start, end)
+        self.note(path, stamp, start, end)
         return data
 
-    def _is_right(self, block: _Block) -> bool:
-        return self._right.get(block, 0.0) > time.monotonic()
+    async def is_right(self, path: str, stored: Stored) -> bool:
+        """Whether a whole version can be sent unread: it is in the page cache, and is what was
+        stored. A short one is read and checked for that. FileNotFoundError, DamagedError.
+        """
+        stamp, size = stamp_of(os.stat(path)), stored.size
+        if self._are_right(path, stamp, 0, size) and await _is_resident(path, size):
+            return True
+        if size > _AHEAD:
+            return False
+        await asyncio.to_thread(_check, path, stored)
+        self.note(path, stamp, 0, size)
+        return True
 
-    def _note(self, blocks: list[_Block]) -> None:
+    def note(self, path: str, stamp: Stamp, start: int, end: int) -> None:
+        """All blocks of [start, end) were right when the file's state was `stamp`."""
         until = time.monotonic() + _TRUSTED_SECONDS
-        for block in blocks:
+        for block in _blocks(path, stamp, start, end):
             self._right[block] = until
             self._right.move_to_end(block)
         while len(self._right) > _TRUSTED_BLOCKS:
             self._right.popitem(last=False)
+
+    def _are_right(self, path: str, stamp: Stamp, start: int, end: int) -> bool:
+        now = time.monotonic()
+        return all(self._right.get(block, 0.0) > now for block in _blocks(path, stamp, start, end))
+
+
+def stamp_of(status: os.stat_result) -> Stamp:
+    """Another one after each change of the file, also one that sets its time back."""
+    return status.st_mtime_ns, status.st_ctime_ns
+
+
+def _blocks(path: str, stamp: Stamp, start: int, end: int) -> Iterable[_Block]:
+    return ((path, stamp, number) for number in range(start // BLOCK, -(-end // BLOCK)))
+
+
+async def _is_resident(path: str, size: int) -> bool:
+    def look() -> bool:
+        with open(path, "rb", buffering=0) as file:
+            return is_resident(file.fileno(), size)
+
+    return look() if size <= _AHEAD else await asyncio.to_thread(look)
 
 
 def _from_page_cache(path: str, start: int, end: int) -> bytes | None:
@@ -79,11 +109,12 @@ def _from_page_cache(path: str, start: int, end: int) -> bytes | None:
     return bytes(data) if count == len(data) else None
 
 
-def _checked(path: str, sums: bytes, start: int, end: int) -> bytes:
-    number, behind = start // BLOCK, -(-end // BLOCK)
-    first = number * BLOCK
-    with open(path, "rb") as file:
-        data = os.pread(file.fileno(), behind * BLOCK - first, first)
-    if checksums(data) != sums[4 * number : 4 * behind]:
-        raise DamagedError(first, first + len(data))
-    return data[start - first : end - first]
+def _checked(path: str, stored: Stored, start: int, end: int) -> bytes:
+    with open(path, "rb", buffering=0) as file:
+        return piece(file.fileno(), stored, start, end)
+
+
+def _check(path: str, stored: Stored) -> None:
+    with open(path, "rb", buffering=0) as file:
+        for start in range(0, stored.size, PIECE):
+            piece(file.fileno(), stored, start, min(start + PIECE, stored.size))
