@@ -48,6 +48,7 @@ class Sides:
     def __init__(self, here: Path, there: Path) -> None:
         self.roots = (here, there)
         self._users: dict[tuple[Path, Who], User] = {}
+        self._before: dict[Path, dict[str, os.stat_result]] = {here: {}, there: {}}
 
     def close(self) -> None:
         for user in self._users.values():
@@ -71,12 +72,27 @@ class Sides:
                 where = "tmpfs" if root is self.roots[1] else "the mount"
                 seen = self._call(root, who, call, name)
                 assert seen == expected, f"{name} by {who} on {where}: {seen}, not {expected}"
-        here, there = (_told(root, start, but) for root in self.roots)
+        here, there = (self._look(root, start, but) for root in self.roots)
         different = {name for name in (*here, *there) if here.get(name) != there.get(name)}
         assert not different, "".join(
             f"\n{name} by {who}\n on the mount {here.get(name)}\n on tmpfs     {there.get(name)}"
             for name in sorted(different)
         )
+
+    def _look(self, root: Path, start: int, but: str) -> dict[str, list[str]]:
+        """Every name in the directory, the directory itself as "."."""
+        names = (".", *sorted(os.listdir(root)))
+        assert len(names) <= _MOST_NAMES
+        before = self._before[root]
+        after = self._before[root] = {name: os.lstat(root / name) for name in names}
+        return {
+            name: [
+                said
+                for said in _tell(name, before.get(name), after[name], start)
+                if but not in said
+            ]
+            for name in names
+        }
 
     def _call(self, root: Path, who: Who, call: Callable[[str], object], name: str) -> object:
         user = self._users.get((root, who))
@@ -126,18 +142,10 @@ def _tick() -> int:
     return coarse
 
 
-def _told(root: Path, start: int, but: str) -> dict[str, list[str]]:
-    """Every name in the directory, the directory itself as "."."""
-    names = os.listdir(root)
-    assert len(names) <= _MOST_NAMES
-    return {
-        name: [said for said in _tell(name, os.lstat(root / name), start) if but not in said]
-        for name in (".", *sorted(names))
-    }
-
-
-def _tell(name: str, status: os.stat_result, start: int) -> list[str]:
-    times = [f"{field} {_moved(getattr(status, f'st_{field}_ns'), start)}" for field in TIMES]
+def _tell(
+    name: str, before: os.stat_result | None, status: os.stat_result, start: int
+) -> list[str]:
+    times = [f"{field} {_moved(f'st_{field}_ns', before, status, start)}" for field in TIMES]
     if name == "." or stat.S_ISLNK(status.st_mode):
         del times[0]  # tmpfs moves atime when we list or follow
     return [
@@ -150,10 +158,14 @@ def _tell(name: str, status: os.stat_result, start: int) -> list[str]:
     ]
 
 
-def _moved(value: int, start: int) -> object:
+def _moved(field: str, before: os.stat_result | None, status: os.stat_result, start: int) -> object:
+    """Also what moved by itself since the last look."""
+    value = getattr(status, field)
     if abs(value - start) > _AROUND_NOW:
         return value
-    return "now" if value >= start else "kept"
+    if value >= start:
+        return "now"
+    return "kept" if before is None or getattr(before, field) == value else "moved before"
 
 
 def plant_kinds(_: str = "") -> None:
