@@ -158,6 +158,10 @@ class Backlog:
                 log.warning("%d changes wait: %s", len(self._core.journal), error)
                 await trio.sleep(_RETRY_SECONDS)
                 continue
+            except Exception:  # nobody waits for it here, and the mount must live
+                log.exception("journal: unexpected")
+                await trio.sleep(_RETRY_SECONDS)
+                continue
             if len(self._core.journal):  # the server refuses these
                 with trio.move_on_after(_RETRY_SECONDS):
                     await self._news.wait()

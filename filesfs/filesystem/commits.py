@@ -268,9 +268,12 @@ class Commits:
     async def settle(self, node: Node) -> None:
         """Let go of the inode's content if nobody has it open and the server has it all."""
         content = node.content
-        if not isinstance(content, Content) or content.lock.locked():
+        if not isinstance(content, Content) or node.opens:
             return
-        if node.opens:
+        if content.lock.locked():  # whoever has it may fail, and think of nothing else then
+            if not content.settles_later:
+                content.settles_later = True
+                self._core.nursery.start_soon(self._settle_later, node, content)
             return
         if content.kept is not None or (content.dirty and node.names and not content.is_refused):
             await self._keep_unasked(node, content)
@@ -285,13 +288,18 @@ class Commits:
         if stream is not None:
             await stream.aclose()
 
+    async def _settle_later(self, node: Node, content: Content) -> None:
+        async with content.lock:
+            content.settles_later = False
+        await self.settle(node)
+
     async def _keep_unasked(self, node: Node, content: Content) -> None:
         """No close() waits for it any more."""
         async with content.lock:
             if content.dirty and node.names:
                 try:
                     await self._keep(node, content)
-                except OSError as error:
+                except (FilesfsError, OSError) as error:
                     log.error("%s: not in the journal: %s", self._tree.location(node), error)
 
     async def push(self, node: Node) -> None:

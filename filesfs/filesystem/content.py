@@ -67,6 +67,7 @@ class Content:
         # must be committed even if no byte differs (O_TRUNC of an empty file, ...)
         self.touched = False
         self.kept: JournalId | None = None  # the file's latest record in the journal
+        self.settles_later = False  # somebody waits for the lock to let go of it
         self.refused: int | None = None  # the buffer's generation that the server will not have
 
     @property

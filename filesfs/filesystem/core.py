@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import errno
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
@@ -105,31 +106,56 @@ class Kernel(Protocol):
 class NamespaceLock:
     """Commits of new files share it; a rename of a directory has it alone, so that no path changes
     under a commit.
+
+    First come, first served: with commits always under way a rename would else wait for ever.
+    Whoever has it must not ask for it again.
     """
 
     def __init__(self) -> None:
         self._shared = 0
         self._exclusive = False
-        self._changed: trio.Event | None = None  # while somebody waits
+        self._waiting: OrderedDict[trio.Event, bool] = OrderedDict()  # in order; exclusive or not
 
     async def acquire(self, *, exclusive: bool) -> None:
-        while self._exclusive or (exclusive and self._shared):
-            if self._changed is None:
-                self._changed = trio.Event()
-            await self._changed.wait()
-        if exclusive:
-            self._exclusive = True
-        else:
-            self._shared += 1
+        if not self._waiting and self._is_free(exclusive):
+            self._take(exclusive)
+            return
+        turn = trio.Event()
+        self._waiting[turn] = exclusive
+        try:
+            await turn.wait()
+        except BaseException:
+            if self._waiting.pop(turn, None) is None:
+                self.release(exclusive=exclusive)
+            else:
+                self._go_on()
+            raise
 
     def release(self, *, exclusive: bool) -> None:
         if exclusive:
             self._exclusive = False
         else:
             self._shared -= 1
-        if self._changed is not None:
-            self._changed.set()
-            self._changed = None
+        self._go_on()
+
+    def _is_free(self, exclusive: bool) -> bool:
+        return not (self._exclusive or (exclusive and self._shared))
+
+    def _take(self, exclusive: bool) -> None:
+        if exclusive:
+            self._exclusive = True
+        else:
+            self._shared += 1
+
+    def _go_on(self) -> None:
+        """Those whose turn it is have it."""
+        while self._waiting:
+            turn, exclusive = next(iter(self._waiting.items()))
+            if not self._is_free(exclusive):
+                return
+            del self._waiting[turn]
+            self._take(exclusive)
+            turn.set()
 
 
 def _ticks() -> int:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from filesfs.domain import AttributeChange, Location
-from filesfs.errors import FileSystemError, NoSpace, PreconditionFailed
+from filesfs.errors import AccessDenied, FileSystemError, NoSpace, PreconditionFailed
 from tests.fakes.memory_backend import MemoryBackend
 from tests.unit.filesystem_rig import ROOT_USER, rig
 
@@ -108,3 +109,65 @@ async def test_what_follows_a_full_disk_is_stored_with_all_that_was_written(
         expected = b"AAA3C567BBBB" if then == "more" else b"AAA34"
         assert await mine.content(b"a") == expected
         assert mine.fs.files.unsent() == 0
+
+
+async def test_what_is_let_go_during_a_rename_is_kept_once_that_is_over(tmp_path: Path) -> None:
+    """An mmap writes after the last FLUSH; the rename fails."""
+    async with rig(tmp_path) as mine:
+        node = await mine.store(b"a", b"old")
+        handle = await mine.open(node, os.O_RDWR)
+        await mine.fs.files.write(handle, 0, b"new")
+        gate = mine.backend.faults.hold("move")
+        mine.backend.faults.fail("move", AccessDenied("not yours"))
+
+        async def rename() -> None:
+            with pytest.raises(AccessDenied):
+                await mine.fs.renaming.rename((mine.bucket, b"a"), (mine.bucket, b"b"), 0)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(rename)
+            await gate.reached.wait()
+            await mine.fs.files.release(handle)
+            gate.open()
+        await trio.testing.wait_all_tasks_blocked()
+        await mine.fs.files.commits.backlog.send_all()
+        assert mine.fs.files.unsent() == 0
+        assert await mine.content(b"a") == b"new"
+
+
+async def test_a_directory_is_renamed_while_files_are_made_without_a_pause(tmp_path: Path) -> None:
+    """There is always a commit of a new file under way, and none of them lasts."""
+    async with rig(tmp_path) as mine:
+        await mine.fs.namespace.mkdir(mine.bucket, b"d", 0o755, ROOT_USER)
+        done = trio.Event()
+
+        async def make(first: int) -> None:
+            for number in range(first, 1000, 2):
+                if done.is_set():
+                    return
+                await mine.store(b"%d" % number, b"x")
+
+        async def rename() -> None:
+            await trio.lowlevel.checkpoint()
+            await mine.fs.renaming.rename((mine.bucket, b"d"), (mine.bucket, b"e"), 0)
+            done.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(make, 0)
+            nursery.start_soon(make, 1)
+            nursery.start_soon(rename)
+        assert mine.backend.faults.count("put") < 100
+
+
+async def test_an_error_that_nobody_thought_of_is_told_and_the_rest_goes_up(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with rig(tmp_path, writeback=True) as mine:
+        mine.backend.faults.fail("put", RuntimeError("nobody thought of it"))
+        await mine.store(b"a", b"data")
+        await trio.sleep(60)
+        await trio.testing.wait_all_tasks_blocked()
+        assert "nobody thought of it" in caplog.text
+        assert (await mine.backend.stat(PLACE)).size == 4
