@@ -6,6 +6,9 @@ import errno
 import os
 import random
 import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,8 +24,8 @@ AWKWARD = ("with space", "ümläut", "日本語", "plus+at@tilde~", "#hash", "tr
 MIB = 1 << 20
 
 
-def run(*command: str | Path, cwd: Path | None = None) -> str:
-    done = subprocess.run(command, cwd=cwd, capture_output=True, timeout=110, check=False)
+def run(*command: str | Path, cwd: Path | None = None, seconds: float = 110) -> str:
+    done = subprocess.run(command, cwd=cwd, capture_output=True, timeout=seconds, check=False)
     assert done.returncode == 0, (command, done.stdout, done.stderr)
     return done.stdout.decode()
 
@@ -201,19 +204,31 @@ def test_a_directory_of_2000_entries(place: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_a_directory_of_100000_entries(place: Path, request: pytest.FixtureRequest) -> None:
+    """Prints how long each part took."""
     names = _names(100_000)
-    for name in names:
-        os.mknod(place / name)
-    for _ in range(2):
-        assert sorted(os.listdir(place)) == names
-        with os.scandir(place) as entries:
+    with _told_seconds("make"):
+        for name in names:
+            os.mknod(place / name)
+    for start in ("warm", "cold"):
+        with _told_seconds(f"list {start}"):
+            assert sorted(os.listdir(place)) == names
+        with _told_seconds(f"stat {start}"), os.scandir(place) as entries:
             assert sum(entry.stat().st_size == 0 for entry in entries) == 100_000
         _remount(request)
     (place / "one more").write_text("content")
     (place / names[7]).unlink()
-    assert sorted(os.listdir(place)) == sorted({"one more", *names} - {names[7]})
-    run("rm", "-r", place)
+    with _told_seconds("list changed"):
+        assert sorted(os.listdir(place)) == sorted({"one more", *names} - {names[7]})
+    with _told_seconds("rm -r"):
+        run("rm", "-r", place, seconds=1200)
     assert not place.exists()
+
+
+@contextmanager
+def _told_seconds(what: str) -> Iterator[None]:
+    start = time.monotonic()
+    yield
+    print(f"{what}: {time.monotonic() - start:.1f} s")
 
 
 def test_entries_removed_while_they_are_listed(place: Path) -> None:
