@@ -179,7 +179,9 @@ class AttributeView:
         """The server's answer about this node's attributes; its version stays what the open handles
         have.
         """
-        if node.entry is not None and node.opens:
+        if node.opens and self._files.commits.is_ours_anew(node, entry):
+            self._files.commits.rebase(node, entry)
+        elif node.entry is not None and node.opens:
             attributes = entry.attributes
             entry = replace(node.entry, attributes=attributes, mime_type=entry.mime_type)
         self._core.inodes.set_entry(node, entry)

@@ -34,7 +34,7 @@ from filesfs.state import mime
 from filesfs.state.inodes import Node
 from filesfs.write.buffer import WriteBuffer
 from filesfs.write.journal import INLINE
-from filesfs.write.records import Record
+from filesfs.write.records import Record, same_version
 from filesfs.write.upload import Target
 
 log = logging.getLogger(__name__)
@@ -188,11 +188,11 @@ class Commits:
             node.pending, node.pending_ctime = AttributeChange(), 0
 
     def _is_theirs(self, node: Node, content: Content, entry: Entry) -> bool:
-        """Attributes of ours landed on a version that another client has stored meanwhile. (In a
-        registered location they make a new ETag themselves.)
-        """
-        if content.base is None or self._tree.registered(node):
+        """Attributes of ours landed on a version that another client has stored meanwhile."""
+        if content.base is None:
             return False
+        if self._tree.registered(node):
+            return not same_version(entry, content.base)
         return version_of(entry) != version_of(content.base)
 
     def _took(self, node: Node, content: Content, entry: Entry, whole: bool) -> None:
@@ -211,10 +211,23 @@ class Commits:
             content.buffer.rebase(entry.size)
         else:  # what is clean came from the former version, and is the same in this one
             content.buffer.moved_on(entry.size)
-        content.base = entry
-        old, content.base_stream = content.base_stream, self.new_stream(node, entry)
-        if old is not None:
-            self._core.nursery.start_soon(old.aclose)
+        self.rebase(node, entry)
+
+    def is_ours_anew(self, node: Node, entry: Entry) -> bool:
+        """Our change of attributes made another version of the same content, as it does in a
+        registered location.
+        """
+        known = node.entry
+        return known is not None and self._tree.registered(node) and same_version(entry, known)
+
+    def rebase(self, node: Node, entry: Entry) -> None:
+        """What is clean in the buffer is of this version, too."""
+        content = node.content
+        if isinstance(content, Content) and content.buffer is not None:
+            content.base = entry
+            old, content.base_stream = content.base_stream, self.new_stream(node, entry)
+            if old is not None:
+                self._core.nursery.start_soon(old.aclose)
 
     async def _send_pending(self, node: Node) -> None:
         """Attributes that changed while the content was on its way, and no commit follows."""

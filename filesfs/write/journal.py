@@ -211,9 +211,10 @@ class Journal:
         follower = self.follower(record)
         del self._records[record.id]
         self._followers.pop(record.id, None)
-        if follower is not None and "entry" in line and record.payload is not None:
+        if follower is not None and "entry" in line:
             entry = entry_from_json(line["entry"])
-            self._records[follower.id] = follower.once_stored(entry)
+            once = follower.once_dressed if record.payload is None else follower.once_stored
+            self._records[follower.id] = once(entry)
         elif follower is not None:
             self._records[follower.id] = replace(follower, after=None)
 

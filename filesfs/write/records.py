@@ -14,6 +14,7 @@ from typing import Any, NewType
 from msgspec.structs import asdict
 
 from filesfs.domain import AttributeChange, Entry, ETag, Kind, Location, ResourceId
+from filesfs.wire import is_registered
 
 FORMAT = 2
 
@@ -57,6 +58,13 @@ class Record:
     def __str__(self) -> str:
         return f"{'attributes' if self.payload is None else 'content'} of {self.location}"
 
+    def once_dressed(self, entry: Entry) -> Record:
+        """The record once the attributes before it are there, with which the file is `entry`."""
+        base = self.payload.base if self.payload is not None else None
+        if base is None or not same_version(entry, base):
+            return replace(self, after=None)
+        return self.once_stored(entry)
+
     def once_stored(self, entry: Entry) -> Record:
         """The record once its predecessor is the version `entry`: what was clean over the
         predecessor's base is the same there.
@@ -72,6 +80,16 @@ class Record:
             if_match=None,
         )
         return replace(self, payload=payload, after=None)
+
+
+def same_version(dressed: Entry, entry: Entry) -> bool:
+    """Whether attributes met the version `entry` that they were for, and not another client's. In a
+    registered location they make another version of it, of the same file in the same size.
+    """
+    if dressed.etag == entry.etag:
+        return True
+    known = dressed.resource_id is not None and is_registered(dressed.resource_id)
+    return known and (dressed.resource_id, dressed.size) == (entry.resource_id, entry.size)
 
 
 def done(line: dict[str, Any]) -> JournalId | None:

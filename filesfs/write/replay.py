@@ -34,8 +34,8 @@ from filesfs.errors import (
 )
 from filesfs.write.buffer import WriteBuffer
 from filesfs.write.journal import Journal
-from filesfs.write.records import JournalId, Payload, Record
-from filesfs.write.upload import Target, Uploader, same_version
+from filesfs.write.records import JournalId, Payload, Record, same_version
+from filesfs.write.upload import Target, Uploader
 
 log = logging.getLogger(__name__)
 

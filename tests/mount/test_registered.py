@@ -132,3 +132,25 @@ def test_no_escape_leads_out_of_a_location(places: tuple[Path, Path]) -> None:
     (mount / "desk" / "_-_2e_2e").write_text("a name like any other")
     assert (root / "desk" / "_-_2e_2e").read_text() == "a name like any other"
     (mount / "desk" / "_-_2e_2e").unlink()
+
+
+@pytest.mark.parametrize("size", [10, 3_000_000])
+def test_a_file_there_is_changed_in_place_also_after_its_mode(
+    places: tuple[Path, Path], size: int
+) -> None:
+    """A chmod there makes another version of the file, which an open descriptor goes on with."""
+    mount, root = places
+    data = os.urandom(size)
+    name = f"patched-{size}"
+    (mount / "desk" / name).write_bytes(data)
+    with (mount / "desk" / name).open("r+b", buffering=0) as file:
+        assert file.read(4) == data[:4]
+        os.fchmod(file.fileno(), 0o600)
+        os.pwrite(file.fileno(), b"new", 4)
+        os.fsync(file.fileno())
+        os.fchmod(file.fileno(), 0o640)
+        assert os.pread(file.fileno(), size, 0) == data[:4] + b"new" + data[7:]
+        os.pwrite(file.fileno(), b"end", size - 3)
+    expected = data[:4] + b"new" + data[7:-3] + b"end"
+    assert (root / "desk" / name).read_bytes() == expected
+    assert (mount / "desk" / name).read_bytes() == expected

@@ -2,6 +2,7 @@
 belong.
 """
 
+import dataclasses
 import errno
 import json
 import os
@@ -13,6 +14,7 @@ import pytest
 import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from filesfs.domain import AttributeChange, Entry, ETag, Kind, Location, ResourceId
 from filesfs.errors import UsageError
@@ -504,3 +506,24 @@ def test_a_log_that_the_disk_failed_is_written_anew(
 
 def _fails(_: int) -> None:
     raise OSError(errno.EIO, "lost")
+
+
+@pytest.mark.parametrize("theirs", [False, True])
+def test_attributes_of_a_registered_file_make_the_version_that_follows_changes(
+    journal: Journal, tmp_path: Path, theirs: bool
+) -> None:
+    base = replace(BASE, resource_id=ResourceId("desk.7"))
+    target = dataclasses.replace(TARGET, base=base, resource_id=base.resource_id)
+    first = journal.keep(written(journal, b"first"), target)
+    chmod = journal.note_attributes(WHERE, AttributeChange(mode=0o600), first)
+    journal.stored(first, base)
+    last = journal.keep(written(journal, b"last", base=10), target, after=chmod)
+    dressed = replace(base, etag=ETag('"2"'))
+    journal.stored(chmod, replace(dressed, resource_id=ResourceId("desk.8")) if theirs else dressed)
+    for each in (journal, again := Journal.open(crashed(journal, tmp_path / "again"), "server")):
+        record = each.get(last)
+        assert record is not None
+        assert record.payload is not None
+        assert record.payload.base is not None
+        assert record.payload.base.etag == (base.etag if theirs else '"2"')
+    again.close()
