@@ -43,6 +43,7 @@ _NAME_MAX = 255  # bytes of a name that Linux shows
 _COMPARE = 1 << 20  # bytes at a time when content is compared
 _ATTEMPTS = 100  # names tried for one conflict copy
 _AGAIN_SECONDS = 5.0  # a record that the server refused is not offered again before
+_STUCK = 3  # passes that one record has ended; then the next one shows whether the server is away
 _FOR_GOOD = 2  # refusals after which what came later of its name does not wait for it any more
 
 
@@ -99,6 +100,7 @@ class Replayer:
     _under_way: dict[JournalId, _Flight] = field(default_factory=dict)
     _sent: set[JournalId] = field(default_factory=set)
     _troubles: dict[JournalId, _Trouble] = field(default_factory=dict)
+    _ended: dict[JournalId, int] = field(default_factory=dict)  # passes, by Unavailable
 
     def __post_init__(self) -> None:
         self._uploader = Uploader(self.backend, None)
@@ -109,20 +111,24 @@ class Replayer:
 
     # -- when -------------------------------------------------------------------------------------
     async def run(self) -> None:
-        """Upload what is pending, and what comes meanwhile. Unavailable ends the pass; the rest
-        stays pending, in order.
+        """Upload what is pending, and what comes meanwhile. Unavailable ends the pass, but for one
+        record that has ended several; the rest stays pending, in order.
 
         A record that fails for another reason stays too, and holds up only those about its name,
         until it is refused for good.
         """
         waiting: set[Location] = set()
         tried: set[JournalId] = set()
+        passed_over = False
         while (record := self._next(tried, waiting)) is not None:
             tried.add(record.id)
             try:
                 await self.send(record.id)
             except Unavailable:
-                raise
+                if not self._is_stuck(record) or passed_over:
+                    raise
+                passed_over = True
+                waiting.add(record.location)
             except (FilesfsError, OSError) as error:
                 if not self._failed(record, error).is_for_good:
                     waiting.add(record.location)
@@ -147,6 +153,10 @@ class Replayer:
         """The record, and all that comes before it."""
         before = self._before(record)
         return [record, *self._chain(before)] if before is not None else [record]
+
+    def _is_stuck(self, record: Record) -> bool:
+        self._ended[record.id] = self._ended.get(record.id, 0) + 1
+        return self._ended[record.id] >= _STUCK
 
     def _failed(self, record: Record, error: Exception) -> _Trouble:
         why = str(error)
@@ -226,6 +236,7 @@ class Replayer:
     def _over(self, record: Record) -> None:
         self._sent.discard(record.id)
         self._troubles.pop(record.id, None)
+        self._ended.pop(record.id, None)
 
     # -- content ----------------------------------------------------------------------------------
     async def _upload(self, record: Record, payload: Payload) -> None:

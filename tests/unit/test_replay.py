@@ -247,6 +247,26 @@ async def test_what_is_refused_for_good_does_not_hold_up_another_file_of_its_nam
     assert names(server)[str(WHERE)] == b"one, anew"
 
 
+async def test_what_the_server_always_fails_at_does_not_hold_up_the_others(
+    journal: Journal,
+) -> None:
+    server = Server()
+    first = keep(journal, b"one")
+    keep(journal, b"other", where=OTHER)
+    refuse(server, "put 3", Unavailable("500"))
+    replayer = Replayer(journal, cast("FilesBackend", server), Told())
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            await replayer.run()
+    assert names(server) == {}
+    await replayer.run()
+    assert names(server) == {str(OTHER): b"other"}
+    assert [record.id for record in journal.pending()] == [first]
+    server.fault = lambda call: None
+    await replayer.run()
+    assert names(server)[str(WHERE)] == b"one"
+
+
 async def test_attributes_wait_for_content_that_is_refused(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -267,14 +287,14 @@ async def test_attributes_wait_for_content_that_is_refused(
     assert journal.pending() == ()
 
 
-def refuse(server: Server, what: str) -> list[str]:
+def refuse(server: Server, what: str, error: Exception | None = None) -> list[str]:
     """Every such call is refused; the list of them."""
     refused: list[str] = []
 
     def denied(call: str) -> None:
         if call == what:
             refused.append(call)
-            raise TooLarge("too large")
+            raise error or TooLarge("too large")
 
     server.fault = denied
     return refused
