@@ -281,6 +281,8 @@ class Backlog:
     def give_up(self, node: Node) -> None:
         """What the server has is shown again."""
         assert isinstance(node.content, Content)
+        if node.content.buffer is not None:
+            self._core.nursery.start_soon(self._core.uploader.discard, node.content.buffer)
         stream = node.content.drop_buffer()
         if stream is not None:
             self._core.nursery.start_soon(stream.aclose)

@@ -171,3 +171,21 @@ async def test_an_error_that_nobody_thought_of_is_told_and_the_rest_goes_up(
         await trio.testing.wait_all_tasks_blocked()
         assert "nobody thought of it" in caplog.text
         assert (await mine.backend.stat(PLACE)).size == 4
+
+
+async def test_an_upload_ahead_of_what_is_refused_is_given_up(tmp_path: Path) -> None:
+    """An mmap wrote it after the last FLUSH: no close() ends the session."""
+    async with rig(tmp_path) as mine:
+        node = await mine.store(b"a", b"old")
+        handle = await mine.open(node, os.O_RDWR | os.O_TRUNC)
+        for offset in range(0, 9 << 20, 1 << 20):
+            await mine.fs.files.write(handle, offset, b"x" * (1 << 20))
+        await trio.testing.wait_all_tasks_blocked()
+        assert mine.backend.faults.count("open_upload") == 1
+        mine.backend.faults.always("open_upload", AccessDenied("not yours"))
+        await mine.fs.files.release(handle)
+        await trio.testing.wait_all_tasks_blocked()
+        assert mine.fs.core.journal.pending()
+        assert mine.backend.faults.count("cancel") == 1
+        assert await mine.content(b"a") == b"old"
+        assert mine.fs.core.spool.in_memory == 0
