@@ -80,7 +80,7 @@ class Answer:
     def changed_ns(self) -> int:
         """When the server stamped what a removal or a move touched; 0 where it does not say."""
         told = self.headers.get("files-changed", "")
-        is_time = told.isdecimal() and len(told) < 20  # in 64 bits
+        is_time = told.isdecimal() and len(told) < 20 and int(told) < 1 << 63
         return int(told) if is_time else 0
 
 

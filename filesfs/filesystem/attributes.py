@@ -13,7 +13,7 @@ from contextlib import suppress
 from msgspec.structs import replace
 
 from filesfs.domain import NO_CHANGE, AttributeChange, Attributes, Entry, Kind, kind_of
-from filesfs.errors import FileSystemError, NotFound, Unsupported
+from filesfs.errors import Corrupted, FileSystemError, NotFound, Unsupported
 from filesfs.filesystem.content import Content, unsent
 from filesfs.filesystem.core import Caller, Core, Stat
 from filesfs.filesystem.files import Files
@@ -24,6 +24,8 @@ from filesfs.state.inodes import Node
 _NS = 1_000_000_000
 _S_ISGID = 0o2000
 _NO_ATTRIBUTES = Attributes()
+_DIGITS = 10  # of a device's number, which has 32 bits
+_LINK_MOST = 4095  # bytes of a link's target, as with Linux
 _ROOT = Caller()
 _XATTR_BYTES = 64 << 10  # an entry, names and values: the contract's limit
 # Of system.* only access control lists, see set_acl, and those only where the kernel enforces them.
@@ -111,6 +113,8 @@ class AttributeView:
             entry = self._tree.located(node)
             node.target = await self._core.backend.read(entry, 0, 64)
         major, _, minor = (node.target or b"0:0").partition(b":")
+        if not (major.isdigit() and minor.isdigit() and max(len(major), len(minor)) < _DIGITS):
+            raise Corrupted(f"{str(self._tree.location(node))!r} names no device")
         return os.makedev(int(major), int(minor))
 
     async def readlink(self, node: Node) -> bytes:
@@ -118,6 +122,8 @@ class AttributeView:
             raise FileSystemError(errno.EINVAL)
         if node.target is None:
             entry = self._tree.located(node)
+            if entry.size > _LINK_MOST:
+                raise Corrupted(f"a link of {entry.size} bytes at {str(entry.location)!r}")
             # The kernel's interface takes bytes alone, and an answer may be any buffer.
             node.target = bytes(await self._core.backend.read(entry, 0, entry.size))
         return node.target

@@ -22,7 +22,7 @@ from filesfs.backend.changes import EventParser
 from filesfs.backend.http import HttpBackend, connect_backend
 from filesfs.backend.settings import BackendSettings
 from filesfs.domain import AttributeChange, Change, Entry, ETag, Kind, Location, ResourceId
-from filesfs.errors import Unavailable
+from filesfs.errors import Corrupted, Unavailable
 from filesfs.fuse.guard import errno_of
 from filesfs.state.directories import cursor_number
 from filesfs.wire import Extension
@@ -312,6 +312,29 @@ async def test_a_directory_that_is_said_to_be_in_itself_is_not(tmp_path: Path, k
             assert found is not above
             assert mine.fs.tree.location(found).name == "f"
         assert mine.fs.tree.location(above) == Location("b", "d")
+
+
+@pytest.mark.parametrize("data", [b"x:y", b"8", b"-1:-1", b"9" * 60 + b":1", b"\xff:1"])
+async def test_a_device_of_no_number_is_an_error(tmp_path: Path, data: bytes) -> None:
+    async with rig(tmp_path) as mine:
+        kind = Kind.CHARDEVICE
+        await mine.backend.put(Location("b", "a"), data, kind.value, NONE, kind=kind)
+        mine.fs.core.directories.doubt(mine.bucket, b"a")
+        node = await mine.lookup(b"a")
+        assert node is not None
+        with pytest.raises(Corrupted):
+            await mine.fs.attributes.device(node)
+
+
+async def test_a_link_without_end_is_not_read(tmp_path: Path) -> None:
+    async with rig(tmp_path) as mine:
+        kind = Kind.SYMLINK
+        await mine.backend.put(Location("b", "a"), b"x" * 5000, kind.value, NONE, kind=kind)
+        mine.fs.core.directories.doubt(mine.bucket, b"a")
+        node = await mine.lookup(b"a")
+        assert node is not None
+        with pytest.raises(Corrupted):
+            await mine.fs.attributes.readlink(node)
 
 
 KEYS = ["d/..", "d/.", "d//", "d/", "d/_-_2f", "d/_-_00", "d/\u20ac", "x" * 5000, "", "/", "d/a\0b"]
