@@ -30,14 +30,15 @@ class Changes:
 
     def __init__(self) -> None:
         self._recent: deque[Event] = deque(maxlen=_RECENT)
-        self._waiting: set[asyncio.Future[None]] = set()
+        self._waiting: dict[asyncio.Future[None], str] = {}  # with what marks its own changes
         self.subscribers = 0
 
     def publish(self, events: list[Event]) -> None:
-        """Events of a commit, in order."""
+        """Events of a commit, in order. Who is to be told of none of them sleeps on: a client's own
+        changes, one after the other, would wake it each time for nothing."""
         self._recent.extend(events)
-        for future in self._waiting:
-            if not future.done():
+        for future, own in self._waiting.items():
+            if not future.done() and any(own not in data for _, data in events):
                 future.set_result(None)
 
     def start(self, catalog: Catalog, last_event_id: str | None) -> int:
@@ -75,7 +76,7 @@ class Changes:
                     behind = False
                     yield f"id: {catalog.epoch}-{after}\n\n".encode()
                 if not events:
-                    await self._wait()
+                    await self._wait(own)
                     events = self._next(catalog, after)
                 after = events[-1][0] if events else after
                 others = [event for event in events if own not in event[1]]
@@ -98,15 +99,15 @@ class Changes:
         )
         return rows.fetchall()
 
-    async def _wait(self) -> None:
+    async def _wait(self, own: str) -> None:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.add(future)
+        self._waiting[future] = own
         try:
             with suppress(TimeoutError):
                 async with asyncio.timeout(COMMENT_SECONDS):
                     await future
         finally:
-            self._waiting.discard(future)
+            del self._waiting[future]
 
 
 def _format(epoch: str, event: Event, visible: Callable[[str], bool]) -> bytes:

@@ -1,7 +1,7 @@
 """What this process has done so far, counted: plain numbers, cheap to add to. A leaf.
 
 It must not know how they are shown (`routes/measuring.py` does). The event loop adds to all but the
-commits, which the catalog's writer thread counts; nobody else writes, so that nothing is locked.
+commits, which whoever makes them counts, one at a time; so that nothing is locked.
 """
 
 from __future__ import annotations

@@ -46,10 +46,10 @@ def test_many_versions_expire_in_steps(tmp_path: Path, monkeypatch: pytest.Monke
     writes = 0
     write = Catalog.write
 
-    async def counted(self: Catalog, mutation: Any, origin: str = "") -> Any:
+    async def counted(self: Catalog, mutation: Any, origin: str = "", **how: Any) -> Any:
         nonlocal writes
         writes += 1
-        return await write(self, mutation, origin)
+        return await write(self, mutation, origin, **how)
 
     def delete_ten(tx: Transaction) -> None:
         keep = Keep(superseded=1)

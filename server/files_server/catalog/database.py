@@ -1,4 +1,4 @@
-"""Opens the catalog's SQLite file and owns the one thread that writes to it.
+"""Opens the catalog's SQLite file and owns the one connection that writes to it.
 
 It must not know what a transaction means. Mutations are functions; the writer takes all that wait,
 runs them, commits once (one fsync for all of them) and only then answers them.
@@ -28,6 +28,11 @@ from files_server.meters import meters
 T = TypeVar("T")
 Row = tuple[Any, ...]
 _GATHER_SECONDS = 0.002  # about a sync: who just got an answer is likely to ask again by then
+_SLOW_SECONDS = 0.002  # a commit of so long would hold up all other requests on the event loop
+_LONELY = 8  # jobs without another meanwhile are taken for one client alone
+_AT_ONCE = 128  # commits on the event loop; then it is the thread's turn, to write the log back
+_BUSY_SECONDS = 10  # a wait for the lock of whoever else has opened the catalog
+_LOG_PAGES = 4000  # 16 MB: a checkpoint syncs twice more
 _ROOM = 1 << 20  # bytes; more than most commits write
 _BATCH = 256  # mutations in one commit: bounds how long the first one waits for the others
 
@@ -96,30 +101,50 @@ class _Spoilt(Exception):
 
 
 class Writer:
-    """Owns the writing connection. `write` may be awaited from the event loop's tasks."""
+    """Owns the writing connection. `write` may be awaited from the event loop's tasks.
+
+    Where one client asks for one change after the other, each is made right on the event loop: two
+    changes of thread cost as much as its statements. All else is the thread's: what comes while
+    another is made, which then shares a sync, and what follows a slow commit.
+
+    Invariant: the connection is the thread's while `_handed` jobs are with it, else the event
+    loop's. Only the loop hands jobs over, and it takes them back when it answers them.
+    """
 
     def __init__(self, path: Path, committed: Callable[[Committed], None]) -> None:
         self._path = path
+        self._connection = connect(path)
         self._committed = committed
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._handed = 0
         self._thread = threading.Thread(target=self._main, name="catalog-writer", daemon=True)
         self._loop = asyncio.get_running_loop()
         self._last_ns = 0
         self._last_batch = 1
+        self._last_seconds = 0.0
+        self._lonely = 0  # jobs, one after the other, during which no other came
+        self._at_once = 0  # jobs done on the event loop since the thread's last commit
+        self._turns = 0  # of the event loop in which those come who had to wait for such a job
         self._closed = False
 
     def start(self) -> None:
         self._thread.start()
 
-    async def write(self, mutation: Mutation[T], origin: str = "") -> T:
+    async def write(self, mutation: Mutation[T], origin: str = "", *, aside: bool = False) -> T:
         """Run `mutation` in a transaction; its result once it is on disk. Raises what it raises.
 
         It may run twice: a batch that one mutation spoils is rolled back, and begins again.
+        `aside`: it may take long, and is for the thread in any case.
         """
         if self._closed:
             raise ApiError(503, "The server is stopping.")
         future: asyncio.Future[T] = self._loop.create_future()
-        self._jobs.put((mutation, origin, future))
+        job = (mutation, origin, future)
+        if self._handed or self._turns:
+            self._lonely = 0
+        if aside or not self._is_quiet() or not self._do_now(job):
+            self._handed += 1
+            self._jobs.put(job)
         return await future
 
     async def close(self) -> None:
@@ -128,17 +153,47 @@ class Writer:
         self._jobs.put(None)
         await asyncio.to_thread(self._thread.join)
 
+    def _is_quiet(self) -> bool:
+        return (
+            self._lonely >= _LONELY
+            and self._last_seconds < _SLOW_SECONDS
+            and self._at_once < _AT_ONCE
+        )
+
+    def _do_now(self, job: _Job) -> bool:
+        """Commit on the event loop, unless that would have to wait for somebody else's lock."""
+        if not self._at_once:
+            self._connection.execute("PRAGMA busy_timeout=0")
+            self._connection.execute("PRAGMA wal_autocheckpoint=0")
+        self._at_once += 1
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return False
+        self._answer(self._commit([job]))
+        self._turns = 2  # in one a request is taken on, in the next it comes to its mutation
+        self._loop.call_soon(self._turn)
+        return True
+
+    def _turn(self) -> None:
+        self._turns -= 1
+        if self._turns:
+            self._loop.call_soon(self._turn)
+
     def _main(self) -> None:
-        connection = connect(self._path)
         running = True
         while running:
-            batch, running = self._take()
-            if batch:
-                begun = time.perf_counter()
-                self._commit(connection, batch)
-                meters.committed(len(batch), time.perf_counter() - begun)
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        connection.close()
+            jobs, running = self._take()
+            if jobs:
+                if self._at_once:
+                    self._at_once = 0
+                    self._connection.execute(f"PRAGMA busy_timeout={_BUSY_SECONDS * 1000}")
+                    self._connection.execute(f"PRAGMA wal_autocheckpoint={_LOG_PAGES}")
+                batch = self._commit(jobs)
+                with suppress(RuntimeError):  # the loop is gone: nobody waits any more
+                    self._loop.call_soon_threadsafe(self._take_back, batch)
+        self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._connection.close()
 
     def _take(self) -> tuple[list[_Job], bool]:
         """What waits; under load also what is about to come, since it shares the sync."""
@@ -156,19 +211,23 @@ class Writer:
         self._last_batch = len(batch)
         return batch, job is not None
 
-    def _commit(self, connection: sqlite3.Connection, jobs: list[_Job]) -> None:
+    def _commit(self, jobs: list[_Job]) -> _Batch:
+        """Run them and commit once; what their callers will be told."""
+        begun = time.perf_counter()
         try:
-            batch = self._run(connection, jobs)
-            connection.execute("COMMIT")
+            batch = self._run(self._connection, jobs)
+            self._connection.execute("COMMIT")
         except Exception as error:
-            _roll_back(connection)
+            _roll_back(self._connection)
             failure = translated(error, self._path.parent)
             batch = _Batch([(future, None, failure) for _, _, future in jobs])
-        with suppress(RuntimeError):  # the loop is gone: nobody waits any more
-            self._loop.call_soon_threadsafe(self._answer, batch)
+        self._last_seconds = time.perf_counter() - begun
+        meters.committed(len(jobs), self._last_seconds)
+        return batch
 
     def _run(self, connection: sqlite3.Connection, jobs: list[_Job]) -> _Batch:
-        connection.execute("BEGIN IMMEDIATE")
+        if not connection.in_transaction:
+            connection.execute("BEGIN IMMEDIATE")
         try:
             return self._all(connection, jobs, _plainly)
         except _Spoilt:
@@ -200,8 +259,12 @@ class Writer:
             batch.garbage += transaction.garbage
         return batch
 
+    def _take_back(self, batch: _Batch) -> None:
+        self._handed -= len(batch.outcomes)
+        self._lonely = self._lonely + 1 if not self._handed and len(batch.outcomes) == 1 else 0
+        self._answer(batch)
+
     def _answer(self, batch: _Batch) -> None:
-        self._committed(Committed(batch.events, batch.garbage))
         for future, result, error in batch.outcomes:
             if future.done():
                 continue
@@ -209,6 +272,8 @@ class Writer:
                 future.set_result(result)
             else:
                 future.set_exception(error)
+        # Last, so that who listens for changes is woken after those who wait for their answer.
+        self._committed(Committed(batch.events, batch.garbage))
 
 
 def _plainly(mutation: Mutation[T], transaction: Transaction) -> T:
@@ -267,11 +332,12 @@ def _has_no_room(folder: Path) -> bool:
 def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     """A connection to the catalog. Durable at commit: the log is synced each time."""
     connection = sqlite3.connect(
-        path, isolation_level=None, check_same_thread=False, cached_statements=512, timeout=10
-    )
+        path, isolation_level=None, check_same_thread=False, cached_statements=512,
+        timeout=_BUSY_SECONDS,
+    )  # fmt: skip
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
-    connection.execute("PRAGMA wal_autocheckpoint=4000")  # 16 MB: a checkpoint syncs twice more
+    connection.execute(f"PRAGMA wal_autocheckpoint={_LOG_PAGES}")
     connection.execute("PRAGMA cache_size=-32768")
     connection.execute("PRAGMA temp_store=MEMORY")
     if read_only:

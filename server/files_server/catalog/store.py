@@ -75,9 +75,9 @@ class Catalog:
         """The cursor of one change; 0: the latest."""
         return f"{self.epoch}-{number or self.latest}"
 
-    async def write(self, mutation: Mutation[T], origin: str = "") -> T:
+    async def write(self, mutation: Mutation[T], origin: str = "", *, aside: bool = False) -> T:
         """Run a mutation; its result once it is durable, and the disk has the space back of blobs
-        that it left without a name."""
+        that it left without a name. `aside`: it may take long, and nobody else may wait for it."""
         garbage: list[str] = []
 
         def noted(tx: Transaction) -> T:  # it may run twice
@@ -85,19 +85,19 @@ class Catalog:
             garbage[:] = tx.garbage
             return result
 
-        result = await self._writer.write(noted, origin)
+        result = await self._writer.write(noted, origin, aside=aside)
         if garbage:
             await self._removals.settled()
         return result
 
-    async def remove(self, mutation: Mutation[T], origin: str = "") -> T:
+    async def remove(self, mutation: Mutation[T], origin: str = "", *, aside: bool = False) -> T:
         """As `write`, for what takes names away: it works on a full disk, too."""
         try:
-            return await self.write(mutation, origin)
+            return await self.write(mutation, origin, aside=aside)
         except ApiError as error:
             if error.status != 507 or not self._reserve.give():
                 raise
-        result = await self.write(mutation, origin)
+        result = await self.write(mutation, origin, aside=aside)
         with suppress(ApiError):  # it is done; room for the next one is looked for here, or later
             await self.make_room()
         await asyncio.to_thread(self._reserve.set_aside)
@@ -152,7 +152,7 @@ class Catalog:
 
     async def make_room(self) -> bool:
         """Give up versions that nothing names; whether there was any with a blob."""
-        return await self.write(keeping.make_room)
+        return await self.write(keeping.make_room, aside=True)
 
     def kept_in_blobs(self) -> int:
         """Bytes that `make_room` could give up, at most. For threads."""
@@ -167,15 +167,15 @@ class Catalog:
         """Drop what has expired: superseded versions, old change events."""
         more = True
         while more:  # as an hour after a large `rm -r`
-            more = await self.write(keeping.expire)
+            more = await self.write(keeping.expire, aside=True)
             await asyncio.sleep(_PAUSE_SECONDS if more else 0)
-        await self.write(_prune)
+        await self.write(_prune, aside=True)
         await asyncio.to_thread(self._reserve.set_aside)
 
     async def shrink(self) -> None:
         """Give unused pages back to the disk, with pauses, so that requests go in between."""
         given = False
-        while await self.write(shrinking.step):
+        while await self.write(shrinking.step, aside=True):
             given = True
             await asyncio.sleep(_PAUSE_SECONDS)
         if given:  # the file is cut when the log has been written back

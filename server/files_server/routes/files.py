@@ -96,7 +96,8 @@ async def delete(request: Request) -> Response:
         number = moves.delete(tx, place, keep_parent=keep_parent, keep=keep, conditions=conditions)
         return number, tx.now_ns
 
-    number, changed_ns = await services.catalog.remove(apply, asking.origin_of(request))
+    origin, search = asking.origin_of(request), since is not None
+    number, changed_ns = await services.catalog.remove(apply, origin, aside=search)
     return asking.answer(request, None, number=number, changed_ns=changed_ns)
 
 
@@ -151,7 +152,8 @@ async def move(request: Request) -> Response:
         done = since is not None and tree.repeated(tx, operation, keys, since)
         return done or moves.move(tx, wanted)
 
-    outcome = await services.catalog.write(apply, asking.origin_of(request))
+    origin, search = asking.origin_of(request), since is not None
+    outcome = await services.catalog.write(apply, origin, aside=search)
     if isinstance(outcome, int):  # who knows where it is by now
         return asking.answer(request, None, number=outcome)
     if asking.is_full(request):

@@ -1,0 +1,124 @@
+"""Who commits: the event loop for a client that asks alone, else the writer's thread."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from files_server.catalog import commits, database, listing
+from files_server.catalog.commits import Commit, Content
+from files_server.catalog.database import Committed, Transaction, Writer
+from files_server.errors import ApiError
+
+_LONE = 20  # changes one after the other, after which one alone is taken for the rule
+
+
+def put(tx: Transaction, key: str) -> bool:
+    """Whether it was done on the event loop's thread."""
+    commits.commit(tx, Commit("b", key, "x", Content(0, b"", data=b"")))
+    return threading.current_thread() is threading.main_thread()
+
+
+def run(path: Path, scenario: Callable[[Writer, list[Committed]], Awaitable[None]]) -> list[str]:
+    """A scenario with a writer that a lone client has used for a while; the names it leaves."""
+
+    async def prepared() -> None:
+        seen: list[Committed] = []
+        writer = Writer(path, seen.append)
+        writer.start()
+        for number in range(_LONE):
+            await writer.write(lambda tx, key=f"lone{number:02}": put(tx, key))
+        await scenario(writer, seen)
+        await writer.close()
+
+    database.prepare(path)
+    asyncio.run(prepared())
+    connection = database.connect(path)
+    try:
+        return [key for key, _ in listing.walk(connection, "b")][:-_LONE]
+    finally:
+        connection.close()
+
+
+def test_one_alone_is_committed_on_the_event_loop(tmp_path: Path) -> None:
+    async def scenario(writer: Writer, seen: list[Committed]) -> None:
+        here = [await writer.write(lambda tx, n=n: put(tx, f"a{n:03}")) for n in range(300)]
+        other = sqlite3.connect(tmp_path / "catalog")
+        assert other.execute("SELECT count(*) FROM versions").fetchone() == (300 + _LONE,)
+        other.close()
+        assert any(here)
+        assert not all(here)  # the thread has its turn, since it writes the log back
+        numbers = [number for committed in seen for number, _ in committed.events]
+        assert numbers == list(range(1, 300 + _LONE + 2))  # with the bucket's
+
+    assert run(tmp_path / "catalog", scenario) == [f"a{number:03}" for number in range(300)]
+
+
+def test_what_comes_together_shares_a_commit_in_the_thread(tmp_path: Path) -> None:
+    async def scenario(writer: Writer, seen: list[Committed]) -> None:
+        for turn in range(5):
+            before = len(seen)
+            jobs = [writer.write(lambda tx, k=f"a{turn}-{n}": put(tx, k)) for n in range(8)]
+            here = await asyncio.gather(*jobs)
+            assert sum(here) <= (1 if turn == 0 else 0)  # the first cannot know of the others
+            assert len(seen) - before <= 4
+
+    assert len(run(tmp_path / "catalog", scenario)) == 40
+
+
+def test_after_a_slow_commit_the_thread_has_the_next(tmp_path: Path) -> None:
+    async def scenario(writer: Writer, seen: list[Committed]) -> None:
+        await writer.write(lambda tx: time.sleep(0.01))
+        assert not await writer.write(lambda tx: put(tx, "a"))
+        assert any([await writer.write(lambda tx, n=n: put(tx, f"a{n}")) for n in range(50)])
+
+    run(tmp_path / "catalog", scenario)
+
+
+def test_what_may_take_long_is_for_the_thread(tmp_path: Path) -> None:
+    async def scenario(writer: Writer, seen: list[Committed]) -> None:
+        assert not await writer.write(lambda tx: put(tx, "a"), aside=True)
+
+    assert run(tmp_path / "catalog", scenario) == ["a"]
+
+
+def test_the_event_loop_waits_for_nobodys_lock(tmp_path: Path) -> None:
+    async def scenario(writer: Writer, seen: list[Committed]) -> None:
+        other = sqlite3.connect(tmp_path / "catalog", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        begun = time.monotonic()
+        waiting = asyncio.ensure_future(writer.write(lambda tx: put(tx, "a")))
+        done, _ = await asyncio.wait({waiting}, timeout=0.2)
+        assert not done
+        assert time.monotonic() - begun < 2
+        other.execute("ROLLBACK")
+        other.close()
+        assert not await waiting
+
+    assert run(tmp_path / "catalog", scenario) == ["a"]
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_one_alone_that_fails_leaves_nothing_behind(tmp_path: Path, late: bool) -> None:
+    def fails(tx: Transaction) -> None:
+        if late:
+            put(tx, "half")
+            tx.garbage.append("half")
+        raise ApiError(409, "no")
+
+    async def scenario(writer: Writer, seen: list[Committed]) -> None:
+        with pytest.raises(ApiError, match="no"):
+            await writer.write(fails)
+        assert not seen[-1].events
+        assert not seen[-1].garbage
+        await writer.write(lambda tx: put(tx, "a"))
+        with pytest.raises(sqlite3.OperationalError):
+            await writer.write(lambda tx: tx.run("INSERT INTO nothing VALUES (1)"))
+
+    assert run(tmp_path / "catalog", scenario) == ["a"]
