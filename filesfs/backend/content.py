@@ -177,6 +177,7 @@ class RichContent:
         if_match: ETag | None = None,
         resource_id: ResourceId | None = None,
         base: ETag | None = None,
+        begin: int = 0,
     ) -> HttpSession:
         if size is None and Extension.DEFER_LENGTH not in self._extensions:
             raise Unsupported("This server needs the size when an upload begins.")
@@ -200,10 +201,14 @@ class RichContent:
             headers["Upload-Defer-Length"] = "1"
         if base is not None and self._abilities.copy_base:
             headers["Files-Base"] = base
+            if begin:
+                headers["Upload-Offset"] = str(begin)
         request = Request("POST", self._targets.files(), headers, json.dumps(body).encode())
         # One that is asked for again because the answer was lost is the same one.
         answer = await self._requester.ask(request)
-        return HttpSession(self._requester, session_url(answer.json()), size, self._abilities)
+        offset = begin if answer.number("upload-offset") == begin else 0
+        url = session_url(answer.json())
+        return HttpSession(self._requester, url, size, self._abilities, offset)
 
     async def _read_part(self, entry: Entry, offset: int, end: int) -> bytes:
         """Corrupted bytes are asked for again, and then the server checks them as well: whether it

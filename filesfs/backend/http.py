@@ -123,6 +123,7 @@ class HttpBackend:
         if_match: ETag | None = None,
         resource_id: ResourceId | None = None,
         base: ETag | None = None,
+        begin: int = 0,
     ) -> HttpSession:
         return await self._dialect.open_upload(
             location,
@@ -133,6 +134,7 @@ class HttpBackend:
             if_match=if_match,
             resource_id=resource_id,
             base=base,
+            begin=begin,
         )
 
     # -- changes of names and attributes ----------------------------------------------------------

@@ -144,8 +144,13 @@ class FilesBackend(Protocol):
         if_match: ETag | None = None,
         resource_id: ResourceId | None = None,
         base: ETag | None = None,
+        begin: int = 0,
     ) -> UploadSession:
-        """Begin an upload session. `size` None: not yet known (needs Extension.DEFER_LENGTH)."""
+        """Begin an upload session. `size` None: not yet known (needs Extension.DEFER_LENGTH).
+
+        `begin`: how long `base` is, where the file begins with all of it. A server that needs no
+        copy for that has the session begin there; see its offset.
+        """
 
     # -- changes of names and attributes ----------------------------------------------------------
     async def make_directory(self, location: Location, change: AttributeChange) -> Entry:

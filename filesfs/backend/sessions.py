@@ -59,12 +59,13 @@ class HttpSession:
         url: str,
         size: int | None,
         abilities: Abilities,
+        offset: int = 0,
     ) -> None:
         self._requester = requester
         self._url = url
         self._size = size  # None: the last part says it
         self._abilities = abilities
-        self._offset = 0  # bytes that the server has accepted
+        self._offset = offset  # bytes that the server has accepted
         self._unsure = False  # a part's answer was lost: `_offset` may be too small
         self._entry: Entry | None = None
         self._progress = 0.0  # trio time at which the server last took something

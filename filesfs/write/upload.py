@@ -7,6 +7,7 @@ buffer.
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -27,7 +28,7 @@ from filesfs.errors import (
 )
 from filesfs.wire import Extension, is_registered
 from filesfs.write.buffer import BaseReader, WriteBuffer
-from filesfs.write.plan import COPY_AT_LEAST, plan
+from filesfs.write.plan import COPY_AT_LEAST, Step, plan
 from filesfs.write.sending import cancel, send_steps
 from filesfs.write.stream import Stream
 from filesfs.write.target import Target
@@ -164,7 +165,9 @@ class Uploader:
             if_match=target.if_match,
             resource_id=target.resource_id,
             base=target.base.etag if target.base is not None and copy else None,
+            begin=_begins_with(steps, target.base),
         )
+        steps = [step for step in steps if step.end > session.offset]
         try:
             return await send_steps(session, steps, buffer, base)
         except Gone as error:
@@ -261,3 +264,11 @@ def same_version(dressed: Entry, entry: Entry) -> bool:
     """
     registered = dressed.resource_id is not None and is_registered(dressed.resource_id)
     return registered or dressed.etag == entry.etag
+
+
+def _begins_with(steps: list[Step], base: Entry | None) -> int:
+    """The length of `base` if these steps begin with a copy of all of it, else 0."""
+    copied = 0
+    for step in itertools.takewhile(lambda step: step.copy, steps):
+        copied = step.end
+    return copied if base is not None and copied == base.size else 0

@@ -31,15 +31,19 @@ class Room:
         self._pool = pool
         self._inline = inline
 
-    async def check(self, wish: Wish, size: int | None, place: Place | None) -> None:
-        """ApiError 507 for content of `size` bytes (None: nobody knows) that has no room."""
+    async def check(
+        self, wish: Wish, size: int | None, place: Place | None, there: int = 0
+    ) -> None:
+        """ApiError 507 for content of `size` bytes (None: nobody knows) that has no room. `there`:
+        so many of them are on the disk, and are not copied.
+        """
         if size is None or size <= self._inline:
             return
         if place is not None:
             space = await settled(self._pool, place.space)
             if _missing(space, size) > 0:
                 raise _refused(size, space, "that the location is on")
-        taken = size - (self._shared(wish, size) if place is None else 0)
+        taken = size - (max(there, self._shared(wish, size)) if place is None else 0)
         while (missing := _missing(space := await self._space(), taken)) > 0:
             if missing > await settled(self._pool, self._catalog.kept_in_blobs):
                 raise _refused(taken, space, "of the server's data")

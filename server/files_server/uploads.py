@@ -17,6 +17,7 @@ from typing import ParamSpec, TypeVar
 from files_server import auth
 from files_server.blobs.checksums import checksums
 from files_server.blobs.local import LocalBlobs, UploadFile
+from files_server.borrowing import Borrowing
 from files_server.catalog import commits, keeping, sessions
 from files_server.catalog.commits import Content, Outcome
 from files_server.catalog.database import Mutation, Transaction
@@ -63,12 +64,14 @@ class Uploads:
         self._active: dict[str, _Active] = {}
         self._receiver = Receiver(pool, catalog.make_room)
         self._repeats = Repeats(catalog, blobs, pool)
+        self._borrowing = Borrowing(catalog, blobs, pool)
         self._room = Room(catalog, blobs, pool, settings.inline_limit)
 
     async def create(
-        self, wish: Wish, size: int | None, origin: str, repeat_key: str = ""
+        self, wish: Wish, size: int | None, origin: str, repeat_key: str = "", begin: int = 0
     ) -> Session:
-        """Op 1. The same `repeat_key` again is the same session: the answer was lost.
+        """Op 1. The same `repeat_key` again is the same session: the answer was lost. `begin`: how
+        long the base is, if all of it is wanted; the session begins there if that costs no copy.
 
         ApiError 409, 412, 413, 429, 507.
         """
@@ -76,14 +79,33 @@ class Uploads:
         place = self._places.of(wish.bucket)
         if place:
             await self._in_thread(place.check, wish)
-        await self._room.check(wish, size, place)
         session_id = self._repeats.session_id(wish.owner, repeat_key)
-        session = Session(session_id, wish, size, 0, sessions.OPEN, 0, None)
-        limit = self._settings.max_sessions
+        known = repeat_key and sessions.exists(self._catalog.reader, session_id)
+        wanted = begin if size is None or begin <= size else 0
+        file = None if place or known else await self._borrowing.file(session_id, wish, wanted)
+        there = file.length if file else 0
+        session = Session(session_id, wish, size, there, sessions.OPEN, 0, None)
+        try:
+            await self._room.check(wish, size, place, there)
+            made = await self._insert(session, place, origin, repeat_key)
+        except BaseException:
+            await self._borrowing.drop(file, session_id)
+            raise
+        if file and made:
+            self._active.setdefault(session_id, _Active()).file = file
+        elif file:  # the same request was quicker; its session finds what there is to find
+            file.close()
+        return self.find(session_id) if repeat_key else session
 
-        def insert(tx: Transaction) -> None:
+    async def _insert(
+        self, session: Session, place: Place | None, origin: str, repeat_key: str
+    ) -> bool:
+        """False: it was made before."""
+        wish, limit = session.wish, self._settings.max_sessions
+
+        def insert(tx: Transaction) -> bool:
             if repeat_key and sessions.is_repeated(tx, session):
-                return
+                return False
             if place is None and not wish.resource_id:
                 commits.check_place(tx, wish.bucket, wish.key, wish.conditions)
             row = tx.one("SELECT count(*) FROM sessions WHERE state = 0")
@@ -92,9 +114,9 @@ class Uploads:
                     429, f"There are {limit} open upload sessions.", headers={"Retry-After": "10"}
                 )
             sessions.insert(tx, session)
+            return True
 
-        await self._catalog.write(insert, origin)
-        return self.find(session_id) if repeat_key else session
+        return await self._catalog.write(insert, origin)
 
     def find(self, session_id: str) -> Session:
         """ApiError 404, 410."""
@@ -248,7 +270,8 @@ class Uploads:
         record = (lambda length: self._advance(session.id, length)) if keep else None
         try:
             if part.copy_base:
-                await self._copy_base(file, session, min(part.copy_base, left))
+                length, place = min(part.copy_base, left), self._places.of(session.wish.bucket)
+                await self._borrowing.copy(file, session.wish, place, length)
             await self._receiver.receive(file, part.stream, left, part.length, record)
             await self._in_thread(part.digests.check_content, file, start)
             if file.length == session.size:
@@ -271,22 +294,6 @@ class Uploads:
 
     async def _advance(self, session_id: str, length: int, size: int | None = None) -> None:
         await self._catalog.write(lambda tx: sessions.advance(tx, session_id, length, size))
-
-    async def _copy_base(self, file: UploadFile, session: Session, length: int) -> None:
-        wish = session.wish
-        place = self._places.of(wish.bucket)
-        if place:
-            await self._in_thread(place.append_base, file, wish, length)
-            return
-        version = self._catalog.version_by_etag(wish.base, wish.bucket, wish.key)
-        start = file.length
-        if version.size < start + length:
-            raise ApiError(400, f"The base version has only {version.size} bytes.")
-        if version.blob is None:
-            data = self._catalog.data(version.id)
-            await self._in_thread(file.append, [data[start : start + length]])
-        else:
-            await self._in_thread(file.copy_from, self._blobs.path(version.blob), length)
 
     async def _open(self, active: _Active, session: Session) -> UploadFile:
         file = await self._in_thread(self._blobs.open_upload, session.id)

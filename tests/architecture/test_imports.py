@@ -44,6 +44,7 @@ RANKS = {
         "content": 4,
         "repeats": 3,  # the part of uploads for what comes again
         "room": 3,  # the part of uploads that looks at the disk
+        "borrowing": 3,  # the part of uploads that takes bytes of the version they start from
         "backup": 2,
         "fsck": 2,
         "entries": 2,  # bodies of what the catalog found

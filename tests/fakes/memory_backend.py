@@ -212,6 +212,7 @@ class MemoryBackend:
         if_match: ETag | None = None,
         resource_id: ResourceId | None = None,
         base: ETag | None = None,
+        begin: int = 0,
     ) -> MemorySession:
         await self.faults.before("open_upload", location)
         if size is None and Extension.DEFER_LENGTH not in self._extensions:
@@ -230,7 +231,10 @@ class MemoryBackend:
             resource_id=resource_id,
             origin=self.origin,
         )
-        return MemorySession(self, location, commit, size, base)
+        session = MemorySession(self, location, commit, size, base)
+        if base is not None and begin == len(self.tree.versions[base]):
+            session.begin(begin)
+        return session
 
     # -- changes of names and attributes ----------------------------------------------------------
     async def make_directory(self, location: Location, change: AttributeChange) -> Entry:
@@ -356,6 +360,11 @@ class MemorySession:
             self._entry = self._commit(content=bytes(self._content))
         self._backend.faults.after("commit")
         return self._entry
+
+    def begin(self, length: int) -> None:
+        """The whole base is there already."""
+        assert self._base is not None
+        self._content += self._backend.tree.versions[self._base][:length]
 
     async def copy_base(self, length: int) -> None:
         await self._backend.faults.before("copy_base", self._location)

@@ -101,6 +101,7 @@ class Server:
         if_match: ETag | None = None,
         resource_id: ResourceId | None = None,
         base: ETag | None = None,
+        begin: int = 0,
     ) -> Session:
         await self.called(f"open {size}")
         where = self.place(location, resource_id)

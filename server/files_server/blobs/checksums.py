@@ -22,6 +22,17 @@ class BlockSums:
         self._current = 0
         self._filled = 0  # invariant: less than BLOCK
 
+    @classmethod
+    def resumed(cls, sums: bytes, length: int) -> BlockSums:
+        """Those of `length` bytes whose `value` was this, to go on from."""
+        whole, filled = divmod(length, BLOCK)
+        if len(sums) != 4 * (whole + bool(filled)):
+            raise ValueError(f"{len(sums)} bytes of sums are not those of {length} bytes")
+        other = cls()
+        other._done, other._filled = sums[: 4 * whole], filled
+        other._current = struct.unpack(">I", sums[4 * whole :])[0] if filled else 0
+        return other
+
     def copy(self) -> BlockSums:
         """The state as of now, to go back to."""
         other = BlockSums()

@@ -28,18 +28,70 @@ class UploadFile:
         self.length = 0
         self.sums = BlockSums()
         self._direct = True  # until the file system says that it cannot
+        self._borrowed = 0  # bytes at its beginning that are a blob's, too: never changed
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def borrow(self, blob: Path, length: int, sums: bytes) -> bool:
+        """Begin with the whole content of a blob, without a copy: both are names of one file from
+        now on, whose first `length` bytes stay as they are. False when that cannot be.
+
+        One upload at a time has what comes behind them: the lock says which while it is open, and
+        bytes that an earlier one left there say that it is nobody's any more.
+        """
+        taken = -1
+        link = self.path.with_name(f"{self.path.name}.base")
+        try:
+            taken = os.open(blob, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+            fcntl.flock(taken, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(taken).st_size != length:
+                raise BlockingIOError(errno.EAGAIN, "another upload was here", str(blob))
+            resumed = BlockSums.resumed(sums, length)
+            link.unlink(missing_ok=True)
+            os.link(blob, link)
+            os.rename(link, self.path)
+            _sync_folder(self.path.parent)
+        except (OSError, ValueError):
+            if taken >= 0:
+                os.close(taken)
+            return False
+        os.close(self._descriptor)
+        self._descriptor = taken
+        self.length, self.sums, self._borrowed = length, resumed, length
+        return True
 
     def restore(self, length: int) -> None:
         """Take up a file from before a restart: cut to `length`, its sums computed again."""
-        if os.fstat(self._descriptor).st_size < length:
+        found = os.fstat(self._descriptor)
+        if found.st_size < length:
             raise FileNotFoundError(f"{self.path} is shorter than the {length} bytes recorded")
+        if self._borrowed or found.st_nlink > 1:
+            self._give_back(length)
+            return
         os.ftruncate(self._descriptor, length)
         self.sums, self.length = BlockSums(), 0
         while self.length < length:
             data = os.pread(self._descriptor, min(_READ, length - self.length), self.length)
             self.sums.update(data)
             self.length += len(data)
+
+    def _give_back(self, length: int) -> None:
+        """A file of its own, with a copy of the first `length` bytes."""
+        own = self.path.with_name(f"{self.path.name}.own")
+        shared, state = self._descriptor, (self.length, self.sums, self._borrowed)
+        self._descriptor = os.open(own, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        self.length, self.sums, self._borrowed = 0, BlockSums(), 0
+        try:
+            self._copy(shared, length)
+            self.sync()
+            os.rename(own, self.path)
+            _sync_folder(self.path.parent)
+        except BaseException:
+            shared, self._descriptor = self._descriptor, shared
+            self.length, self.sums, self._borrowed = state
+            own.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(shared)
 
     def append(self, chunks: Iterable[bytes]) -> None:
         """Write at the end. After OSError the caller truncates."""
@@ -111,6 +163,8 @@ class UploadFile:
 
     def truncate(self, length: int, sums: BlockSums) -> None:
         """Back to an earlier state."""
+        if length < self._borrowed:
+            raise ValueError(f"{self.path} shares its first {self._borrowed} bytes with a blob")
         os.ftruncate(self._descriptor, length)
         self.length, self.sums = length, sums
 
@@ -123,7 +177,7 @@ class UploadFile:
 
     def feed(self, sink: Callable[[bytes], object], start: int = 0) -> None:
         """Hand the bytes from `start` to e.g. a hash."""
-        while data := os.pread(self._descriptor, _READ, start):
+        while data := os.pread(self._descriptor, min(_READ, self.length - start), start):
             sink(data)
             start += len(data)
 
@@ -178,6 +232,14 @@ class LocalBlobs:
 
     def open_upload(self, upload: str) -> UploadFile:
         return UploadFile(self.upload_path(upload))
+
+    def borrow(self, upload: str, blob: Path, length: int, sums: bytes) -> UploadFile | None:
+        """An upload that begins with the whole content of a blob, see UploadFile.borrow."""
+        file = self.open_upload(upload)
+        if file.borrow(blob, length, sums):
+            return file
+        file.close()
+        return None
 
     def publish(self, file: UploadFile, blob: str) -> None:
         """From upload to blob, durably."""

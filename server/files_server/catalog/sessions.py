@@ -65,7 +65,7 @@ def insert(tx: Transaction, session: Session) -> None:
     """Remember a new session."""
     tx.run(
         "INSERT INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        session.id, _dump(session.wish), session.size, 0, OPEN, 0, None, tx.now,
+        session.id, _dump(session.wish), session.size, session.offset, OPEN, 0, None, tx.now,
     )  # fmt: skip
 
 
@@ -78,6 +78,12 @@ def is_repeated(tx: Transaction, session: Session) -> bool:
     if row[0] != _dump(session.wish) or not known_size:
         raise ApiError(409, "This Idempotency-Key was given for another upload; use a new one.")
     return True
+
+
+def exists(connection: sqlite3.Connection, session_id: str) -> bool:
+    """Whether a session of this id is known, in whatever state."""
+    found = connection.execute("SELECT 1 FROM sessions WHERE id = ?", (session_id,))
+    return found.fetchone() is not None
 
 
 def find(connection: sqlite3.Connection, session_id: str) -> Session:

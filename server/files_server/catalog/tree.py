@@ -74,9 +74,7 @@ def record(
     return number
 
 
-def repeated(
-    tx: Transaction, operation: Operation, keys: list[tuple[str, str]], since: int
-) -> int:
+def repeated(tx: Transaction, operation: Operation, keys: list[tuple[str, str]], since: int) -> int:
     """The number of this very change, if this client has made it after change `since`; else 0."""
     if not tx.origin:
         return 0

@@ -36,7 +36,8 @@ async def create(request: Request) -> Response:
     uploads = asking.services_of(request).uploads
     size = None if deferred else wanted.size
     repeat_key = request.headers.get("idempotency-key", "")
-    session = await uploads.create(wish, size, asking.origin_of(request), repeat_key)
+    begin = asking.number(request, "Upload-Offset") or 0
+    session = await uploads.create(wish, size, asking.origin_of(request), repeat_key, begin)
     return _shown(request, session)
 
 

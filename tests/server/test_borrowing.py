@@ -1,0 +1,166 @@
+"""An upload that continues a version shares that version's bytes, and never changes them."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from files_server import fsck
+from files_server.blobs.checksums import BLOCK
+from tests.server.running import RunningServer, running_server
+
+BASE = os.urandom(2 * BLOCK + 12_345)
+MORE = os.urandom(BLOCK + 777)
+FILES = "/v1/files"
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RunningServer]:
+    with running_server(tmp_path / "data") as server:
+        yield server
+
+
+@pytest.fixture
+def client(server: RunningServer) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=server.url, timeout=30) as client:
+        client.post(f"{FILES}", json={"bucket": "b", "key": "x", "mime_type": "a/b", "size": 0})
+        yield client
+
+
+def put(client: httpx.Client, key: str, data: bytes) -> str:
+    answer = client.put(f"{FILES}/b/{key}?alt=media", content=data)
+    assert answer.status_code == 200, answer.text
+    return answer.headers["etag"]
+
+
+def continue_(client: httpx.Client, key: str, base: str, size: int, begin: int) -> tuple[str, int]:
+    """A session on the file: its URL, and where it begins."""
+    wish = {"bucket": "b", "key": key, "mime_type": "text/plain", "size": size}
+    headers = {"Files-Base": base, "Upload-Offset": str(begin)}
+    answer = client.post(FILES, json=wish, headers=headers)
+    assert answer.status_code == 200, answer.text
+    return answer.json()["url"], int(answer.headers["upload-offset"])
+
+
+def send(client: httpx.Client, url: str, data: bytes, offset: int) -> httpx.Response:
+    return client.post(url, content=data, headers={"Upload-Offset": str(offset)})
+
+
+def content(client: httpx.Client, key: str, etag: str = "") -> bytes:
+    version = f"&version={etag.strip(chr(34))}" if etag else ""
+    answer = client.get(f"{FILES}/b/{key}?alt=media{version}")
+    assert answer.status_code == 200, answer.text
+    return answer.content
+
+
+def blobs(server: RunningServer) -> list[os.stat_result]:
+    return [path.stat() for path in (server.data_dir / "blobs").glob("??/*")]
+
+
+def check(server: RunningServer) -> None:
+    server.stop()
+    assert fsck.check(server.data_dir, True, False) == []
+
+
+def test_what_is_appended_is_all_that_is_written(
+    server: RunningServer, client: httpx.Client
+) -> None:
+    base = put(client, "log", BASE)
+    url, at = continue_(client, "log", base, len(BASE + MORE), len(BASE))
+    assert at == len(BASE)
+    assert send(client, url, MORE, at).status_code == 200
+    assert content(client, "log") == BASE + MORE
+    assert content(client, "log", base) == BASE
+    tail = client.get(
+        f"{FILES}/b/log?alt=media&version={base.strip(chr(34))}",
+        headers={"Range": f"bytes={len(BASE) - 5}-"},
+    )
+    assert tail.content == BASE[-5:]
+    assert len({found.st_ino for found in blobs(server)}) == 1
+    check(server)
+
+
+def test_it_goes_on_for_many_versions(server: RunningServer, client: httpx.Client) -> None:
+    whole, etag = BASE, put(client, "log", BASE)
+    for number in range(20):
+        line = f"line {number}\n".encode()
+        url, at = continue_(client, "log", etag, len(whole + line), len(whole))
+        assert at == len(whole)
+        etag = send(client, url, line, at).headers["etag"]
+        whole += line
+    assert content(client, "log") == whole
+    assert len({found.st_ino for found in blobs(server)}) == 1
+    check(server)
+
+
+def test_of_two_that_continue_one_version_each_has_its_own_end(
+    server: RunningServer, client: httpx.Client
+) -> None:
+    base = put(client, "log", BASE)
+    first, first_at = continue_(client, "log", base, len(BASE) + 4, len(BASE))
+    second, second_at = continue_(client, "log", base, len(BASE) + 4, len(BASE))
+    assert (first_at, second_at) == (len(BASE), 0)
+    assert send(client, first, b"one.", first_at).status_code == 200
+    copied = {"Files-Copy-Base": str(len(BASE)), "Upload-Offset": "0"}
+    assert client.post(second, headers=copied).status_code == 200
+    etag = client.get(f"{FILES}/b/log").headers["etag"]
+    assert send(client, second, b"two.", len(BASE)).status_code == 200
+    assert content(client, "log") == BASE + b"two."
+    assert content(client, "log", etag) == BASE + b"one."
+    assert content(client, "log", base) == BASE
+    check(server)
+
+
+def test_what_one_left_that_was_given_up_is_not_taken_for_content(
+    server: RunningServer, client: httpx.Client
+) -> None:
+    base = put(client, "log", BASE)
+    url, at = continue_(client, "log", base, len(BASE) + 9, len(BASE))
+    assert send(client, url, b"lost", at).headers["upload-offset"] == str(len(BASE) + 4)
+    assert client.delete(url).status_code == 200
+    assert content(client, "log") == BASE
+    url, at = continue_(client, "log", base, len(BASE) + 4, len(BASE))
+    assert at == 0
+    copied = {"Files-Copy-Base": str(len(BASE)), "Upload-Offset": "0"}
+    assert client.post(url, headers=copied).status_code == 200
+    assert send(client, url, b"kept", len(BASE)).status_code == 200
+    assert content(client, "log") == BASE + b"kept"
+    check(server)
+
+
+def test_after_a_crash_it_goes_on_in_a_file_of_its_own(
+    server: RunningServer, client: httpx.Client
+) -> None:
+    base = put(client, "log", BASE)
+    url, at = continue_(client, "log", base, len(BASE + MORE), len(BASE))
+    half = len(MORE) // 2
+    assert send(client, url, MORE[:half], at).status_code == 200
+    os.kill(server.pid, signal.SIGKILL)
+    server.stop()
+    server.start()
+    with httpx.Client(base_url=server.url, timeout=30) as again:
+        path = httpx.URL(url).raw_path.decode()
+        found = again.head(path).headers["upload-offset"]
+        assert found == str(len(BASE) + half)
+        assert send(again, path, MORE[half:], int(found)).status_code == 200
+        assert content(again, "log") == BASE + MORE
+        assert content(again, "log", base) == BASE
+    assert len({found.st_ino for found in blobs(server)}) == 2
+    check(server)
+
+
+@pytest.mark.parametrize("begin", [1, len(BASE) - 1, len(BASE) + 1, 10 * len(BASE)])
+def test_another_beginning_is_no_beginning(client: httpx.Client, begin: int) -> None:
+    base = put(client, "log", BASE)
+    assert continue_(client, "log", base, 11 * len(BASE), begin)[1] == 0
+
+
+def test_a_version_that_is_no_more_or_small_is_not_shared(client: httpx.Client) -> None:
+    base = put(client, "small", b"small")
+    assert continue_(client, "small", base, 10, 5)[1] == 0
+    assert continue_(client, "small", '"none"', 10, 5)[1] == 0
