@@ -47,7 +47,7 @@ def main() -> int:
         if not os.path.ismount(folder / "mnt"):
             shutil.rmtree(folder, ignore_errors=True)
     text = "\n\n".join(
-        [machine.describe(before), _table(sizes), _table(counts)],
+        [machine.describe(before), table(sizes), table(counts)],
     )
     given.out.mkdir(parents=True, exist_ok=True)
     (given.out / "scaling.md").write_text(text + "\n")
@@ -76,11 +76,11 @@ def _size(system: Filesfs, folder: Path, size: int) -> dict[str, float]:
     name, block = f"size-{size}", os.urandom(min(size, MIB))
     row: dict[str, float] = {"bytes": size}
     with system.mount(folder) as root:
-        row["write s"] = _seconds(lambda: _write(root / name, block, size, "wb"))
-        row["append s"] = _seconds(lambda: _write(root / name, block[:1024], 1024, "ab"))
+        row["write s"] = seconds(lambda: _write(root / name, block, size, "wb"))
+        row["append s"] = seconds(lambda: _write(root / name, block[:1024], 1024, "ab"))
     drop_caches()
     with system.mount(folder) as root:
-        row["cold read s"] = _seconds(lambda: _read(root / name))
+        row["cold read s"] = seconds(lambda: _read(root / name))
         (root / name).unlink()
     print(row, file=sys.stderr, flush=True)
     return row
@@ -94,30 +94,31 @@ def _count(system: Filesfs, folder: Path, count: int) -> dict[str, float]:
         (root / name).mkdir()
         paths = [root / name / f"file-{number}" for number in range(count)]
         with ThreadPoolExecutor(THREADS) as pool:
-            seconds = _seconds(lambda: [*pool.map(lambda path: path.write_bytes(b"x"), paths)])
-        row["fill us a file"] = seconds / count * 1e6
+            filled = seconds(lambda: [*pool.map(lambda path: path.write_bytes(b"x"), paths)])
+        row["fill us a file"] = filled / count * 1e6
     drop_caches()
     with system.mount(folder) as root:
         some = [root / name / path.name for path in chosen.sample(paths, min(SAMPLE, count))]
-        row["cold stat us"] = _each(some, os.stat)
-        row["cold ls s"] = _seconds(lambda: _list(root / name))
-        row["hot ls s"] = _seconds(lambda: _list(root / name))
+        row["cold stat us"] = each(some, os.stat)
+        row["cold ls s"] = seconds(lambda: listed(root / name))
+        row["hot ls s"] = seconds(lambda: listed(root / name))
         new = [root / name / f"new-{number}" for number in range(SAMPLE)]
-        row["create us"] = _each(new, lambda path: path.write_bytes(b"x"))
-        row["unlink us"] = _each(new, os.unlink)
+        row["create us"] = each(new, lambda path: path.write_bytes(b"x"))
+        row["unlink us"] = each(new, os.unlink)
     print(row, file=sys.stderr, flush=True)
     return row
 
 
-def _seconds(work: Callable[[], object]) -> float:
+def seconds(work: Callable[[], object]) -> float:
+    """How long it takes."""
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
 
 
-def _each(paths: list[Path], work: Callable[[Path], object]) -> float:
+def each(paths: list[Path], work: Callable[[Path], object]) -> float:
     """Microseconds of one."""
-    return _seconds(lambda: [work(path) for path in paths]) / len(paths) * 1e6
+    return seconds(lambda: [work(path) for path in paths]) / len(paths) * 1e6
 
 
 def _write(path: Path, block: bytes, size: int, mode: str) -> None:
@@ -133,13 +134,15 @@ def _read(path: Path) -> None:
             pass
 
 
-def _list(folder: Path) -> None:
+def listed(folder: Path) -> None:
+    """As `ls -l` does."""
     with os.scandir(folder) as entries:
         for entry in entries:
             entry.stat(follow_symlinks=False)
 
 
-def _table(rows: Rows) -> str:
+def table(rows: Rows) -> str:
+    """As Markdown."""
     names = list(rows[0])
     lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
     for row in rows:
