@@ -134,7 +134,7 @@ def _picture(at: Path) -> dict[str, tuple[object, ...]]:
 def _looks(at: Path, picture: dict[str, tuple[object, ...]]) -> bool:
     try:
         return _picture(at) == picture
-    except FileNotFoundError:  # it goes this moment
+    except OSError:  # it goes this moment
         return False
 
 
