@@ -26,9 +26,10 @@ from filesfs.errors import (
     Unavailable,
     Unsupported,
 )
-from filesfs.wire import Extension, is_registered
+from filesfs.wire import Extension
 from filesfs.write.buffer import BaseReader, WriteBuffer
 from filesfs.write.plan import COPY_AT_LEAST, Step, plan
+from filesfs.write.records import same_version
 from filesfs.write.sending import cancel, send_steps
 from filesfs.write.stream import Stream
 from filesfs.write.target import Target
@@ -256,14 +257,6 @@ class Uploader:
             log.info("%s: %s", entry.location, error)
         del self._landed[buffer]
         return entry
-
-
-def same_version(dressed: Entry, entry: Entry) -> bool:
-    """Whether the attributes met the version that they were for, and not another client's. In a
-    registered location they have made a new one of it.
-    """
-    registered = dressed.resource_id is not None and is_registered(dressed.resource_id)
-    return registered or dressed.etag == entry.etag
 
 
 def _begins_with(steps: list[Step], base: Entry | None) -> int:
