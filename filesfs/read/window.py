@@ -32,6 +32,10 @@ AHEAD = IN_FLIGHT * LARGEST
 REGION = 16 * MIB
 PIECE = 4 * MIB
 RENTED = 4
+# A region that was fetched and is missing again has not stayed in the cache, where other files are
+# read as well: the next time it costs several times as many reads, and so on, or each read that
+# finds nothing would fetch it all.
+DEARER = 16
 
 _RUNS = 4  # places that one handle is read in at a time; who reads in more gets no readahead
 # How far out of order a read may come and still belong to a run: no more than the run has shown
@@ -105,7 +109,8 @@ class ReadWindow:
     fits: bool = False
     _runs: list[_Run] = field(default_factory=list)  # the one read last comes first
     _apart: bool = False  # the read seen last began a run
-    _random: dict[int, int] = field(default_factory=dict)  # such reads by region
+    _random: dict[int, int] = field(default_factory=dict)  # such reads by region, since it came
+    _price: dict[int, int] = field(default_factory=dict)  # by region that was fetched before
     _bought: list[Range] = field(default_factory=list)  # to be fetched ahead
 
     def observe(self, start: int, end: int) -> Range | None:
@@ -144,8 +149,12 @@ class ReadWindow:
         return Range(low, high)
 
     def _has_paid(self, region: int) -> bool:
-        reads = self._random[region] = self._random.get(region, 0) + 1
-        return reads > RENTED
+        reads, price = self._random.get(region, 0), self._price.get(region, RENTED)
+        if reads < price:
+            self._random[region] = reads + 1
+            return False
+        self._random[region], self._price[region] = 0, price * DEARER
+        return True
 
     def _pieces(self, region: int) -> list[Range]:
         start, end = region * REGION, min(self.size, (region + 1) * REGION)

@@ -99,6 +99,19 @@ def test_many_random_reads_of_a_file_that_fits_fetch_its_regions() -> None:
     assert sum(part.length for part in set(fetched) - set(rented)) == 60 * MIB
 
 
+def test_a_region_that_does_not_stay_in_the_cache_is_seldom_fetched_again() -> None:
+    """Where many files are read, each fits into the cache and all of them do not."""
+    rng = random.Random(11)
+    window = ReadWindow(60 * MIB, fits=True)
+    fetched: list[Range] = []
+    for _ in range(3000):
+        offset = rng.randrange(60 * MIB // 4096) * 4096
+        window.observe(offset, offset + 4 * KIB)
+        fetched.append(window.demand(offset, offset + 4 * KIB))
+        fetched += window.ahead(0)
+    assert sum(part.length for part in fetched) <= 4 * 60 * MIB
+
+
 def test_a_few_random_reads_of_a_file_that_fits_fetch_their_grains() -> None:
     window = ReadWindow(256 * MIB, fits=True)
     fetched: list[Range] = []
