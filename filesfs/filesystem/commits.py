@@ -278,6 +278,14 @@ class Commits:
             self._core.inodes.drop_name(node, parent, name)
 
     # -- when nobody waits ------------------------------------------------------------------------
+    async def hand_over(self, node: Node) -> None:
+        """The last writer is gone, readers stay: what came after its close, as a mapping writes it,
+        does not wait for theirs.
+        """
+        content = self.content(node)
+        if content.dirty and not content.is_refused:
+            await self._keep_unasked(node, content)
+
     async def settle(self, node: Node) -> None:
         """Let go of the inode's content if nobody has it open and the server has it all."""
         content = node.content

@@ -202,8 +202,11 @@ class Files:
             return
         if handle.stream is not None:
             await handle.stream.aclose()
-        handle.node.opens -= 1
-        await self.commits.settle(handle.node)
+        node = handle.node
+        node.opens -= 1
+        if handle.writable and node.opens and unsent(node) and node not in self.handles.written():
+            await self.commits.hand_over(node)
+        await self.commits.settle(node)
 
     def unsent(self, *, closed: bool = False) -> int:
         """How many files have something that the server does not have. `closed`: and no writer."""

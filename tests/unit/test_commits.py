@@ -60,6 +60,19 @@ async def test_a_readers_close_publishes_nothing_and_hears_of_nothing(tmp_path: 
         assert await mine.content(b"a") == b"half"
 
 
+async def test_what_follows_a_writers_close_does_not_wait_for_readers(tmp_path: Path) -> None:
+    async with rig(tmp_path) as mine:
+        node = await mine.store(b"a", b"base")
+        reader, writer = await mine.open(node), await mine.open(node, os.O_RDWR)
+        await mine.fs.files.flush(writer)
+        await mine.fs.files.write(writer, 0, b"map")
+        await mine.fs.files.release(writer)
+        await trio.testing.wait_all_tasks_blocked()
+        assert await mine.content(b"a") == b"mape"
+        assert await mine.fs.files.read(reader, 0, 10) == b"mape"
+        await mine.close(reader)
+
+
 @pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_RDONLY | os.O_TRUNC])
 async def test_a_file_that_is_made_or_emptied_by_a_reader_is_so(tmp_path: Path, flags: int) -> None:
     async with rig(tmp_path) as mine:
