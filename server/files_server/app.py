@@ -89,15 +89,29 @@ class RawPaths:
                 scope["files.target"] = target
                 scope["files.services"] = self._app.state.services
                 scope["path"] = target.kind.value
-                handler = self._handlers.get((target.kind, scope["method"]))
+                handler = self._handlers.get((target.kind, scope["method"]), _not_allowed)
                 scope["app"] = self._app
-                await _handle(handler or _not_allowed, scope, receive, send)
+                await self._counted(target.kind, handler, scope, receive, send)
                 return
             if b"%" in scope.get("raw_path", b""):  # it would be decoded to what nobody checked
                 scope["app"] = self._app
                 await _handle(_nothing_there, scope, receive, send)
                 return
         await self._app(scope, receive, send)
+
+    async def _counted(
+        self, kind: Kind, handler: Handler, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """The catalog is to know whether a request is alone."""
+        if kind is Kind.ROOT:  # a feed of changes lasts, and is in nobody's way
+            await _handle(handler, scope, receive, send)
+            return
+        catalog = self._app.state.services.catalog
+        catalog.enter()
+        try:
+            await _handle(handler, scope, receive, send)
+        finally:
+            catalog.leave()
 
 
 async def _not_allowed(request: Request) -> Response:

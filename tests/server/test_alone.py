@@ -99,6 +99,32 @@ def test_what_comes_together_shares_a_commit_in_the_thread(tmp_path: Path) -> No
     assert len(run(tmp_path / "catalog", scenario)) == 40
 
 
+def test_while_another_request_runs_the_thread_has_all(tmp_path: Path) -> None:
+    async def scenario(writer: Writer, seen: list[Committed]) -> None:
+        writer.enter()
+        assert await lone(writer, "a0")
+        writer.enter()
+        here = [await lone(writer, f"a{number}") for number in range(1, 20)]
+        assert not any(here)
+        writer.leave()
+        assert await lone(writer, "a20")
+
+    run(tmp_path / "catalog", scenario)
+
+
+def test_who_had_to_wait_for_a_commit_has_the_thread_do_the_next(tmp_path: Path) -> None:
+    async def scenario(writer: Writer, seen: list[Committed]) -> None:
+        assert await writer.write(lambda tx: put(tx, "a0"))
+        writer.enter()  # right after it
+        await pause()
+        writer.leave()
+        here = [await lone(writer, f"a{number}") for number in range(1, 20)]
+        assert not any(here[:8])
+        assert all(here[8:])
+
+    run(tmp_path / "catalog", scenario)
+
+
 def test_after_a_slow_commit_the_thread_has_the_next(tmp_path: Path) -> None:
     async def scenario(writer: Writer, seen: list[Committed]) -> None:
         await writer.write(lambda tx: time.sleep(0.5))

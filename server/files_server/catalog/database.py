@@ -29,7 +29,7 @@ T = TypeVar("T")
 Row = tuple[Any, ...]
 _GATHER_SECONDS = 0.002  # about a sync: who just got an answer is likely to ask again by then
 _SLOW_SECONDS = 0.002  # a commit of so long would hold up all other requests on the event loop
-_LONELY = 8  # jobs without another meanwhile are taken for one client alone
+_LONELY = 8  # jobs without another request meanwhile are taken for one client alone
 _AT_ONCE = 128  # commits on the event loop; then it is the thread's turn, to write the log back
 _BUSY_SECONDS = 10  # a wait for the lock of whoever else has opened the catalog
 _LOG_PAGES = 4000  # 16 MB: a checkpoint syncs twice more
@@ -105,7 +105,7 @@ class Writer:
 
     Where one client asks for one change after the other, each is made right on the event loop: two
     changes of thread cost as much as its statements. All else is the thread's: what comes while
-    another is made, which then shares a sync, and what follows a slow commit.
+    any other request runs, changes among them share a sync, and what follows a slow commit.
 
     Invariant: the connection is the thread's while `_handed` jobs are with it, else the event
     loop's. Only the loop hands jobs over, and it takes them back when it answers them.
@@ -122,13 +122,24 @@ class Writer:
         self._last_ns = 0
         self._last_batch = 1
         self._last_seconds = 0.0
-        self._lonely = 0  # jobs, one after the other, during which no other came
+        self._lonely = 0  # jobs, one after the other, during which no request came
         self._at_once = 0  # jobs done on the event loop since the thread's last commit
+        self._requests = 0  # that run
         self._turns = 0  # of the event loop in which those come who had to wait for such a job
         self._closed = False
 
     def start(self) -> None:
         self._thread.start()
+
+    def enter(self) -> None:
+        """A request runs from now on: where there are several, none of them waits for a commit."""
+        self._requests += 1
+        if self._requests > 1 or self._turns:
+            self._lonely = 0
+
+    def leave(self) -> None:
+        """It has ended."""
+        self._requests -= 1
 
     async def write(self, mutation: Mutation[T], origin: str = "", *, aside: bool = False) -> T:
         """Run `mutation` in a transaction; its result once it is on disk. Raises what it raises.
@@ -156,6 +167,7 @@ class Writer:
     def _is_quiet(self) -> bool:
         return (
             self._lonely >= _LONELY
+            and self._requests <= 1
             and self._last_seconds < _SLOW_SECONDS
             and self._at_once < _AT_ONCE
         )

@@ -75,6 +75,13 @@ class Catalog:
         """The cursor of one change; 0: the latest."""
         return f"{self.epoch}-{number or self.latest}"
 
+    def enter(self) -> None:
+        """A request runs from now on, until `leave`."""
+        self._writer.enter()
+
+    def leave(self) -> None:
+        self._writer.leave()
+
     async def write(self, mutation: Mutation[T], origin: str = "", *, aside: bool = False) -> T:
         """Run a mutation; its result once it is durable, and the disk has the space back of blobs
         that it left without a name. `aside`: it may take long, and nobody else may wait for it."""
