@@ -41,10 +41,8 @@ class Borrowing:
 
     async def drop(self, file: UploadFile | None, upload: str) -> None:
         """There is no such upload after all."""
-        if file is None:
-            return
-        file.close()
-        await settled(self._pool, self._blobs.remove_upload, upload)
+        if file is not None:
+            await settled(self._pool, self._blobs.remove_upload, upload, file)
 
     async def copy(self, file: UploadFile, wish: Wish, place: Place | None, length: int) -> None:
         """Append `length` bytes of the base, from the file's own length on. ApiError 400, 410."""

@@ -6,10 +6,13 @@ It must not change anything.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hmac
 import secrets
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 
 from files_server.blobs.local import LocalBlobs
 from files_server.catalog.sessions import Session
@@ -27,6 +30,7 @@ class Repeats:
         self._blobs = blobs
         self._pool = pool
         self._secret = secrets.token_bytes(32)
+        self._making: dict[str, asyncio.Future[None]] = {}
 
     def session_id(self, owner: str, repeat_key: str) -> str:
         """A new one, or of an Idempotency-Key always the same one. Whoever does not have the secret
@@ -35,6 +39,18 @@ class Repeats:
             return secrets.token_urlsafe(24)
         digest = hmac.digest(self._secret, f"{owner}\n{repeat_key}".encode(), "sha256")
         return base64.urlsafe_b64encode(digest[:24]).decode()
+
+    @asynccontextmanager
+    async def turn(self, session_id: str) -> AsyncIterator[None]:
+        """While a session is made, the same request again waits: both would begin its one file."""
+        while other := self._making.get(session_id):
+            await asyncio.wait({other})
+        made = self._making[session_id] = asyncio.get_running_loop().create_future()
+        try:
+            yield
+        finally:
+            del self._making[session_id]
+            made.set_result(None)
 
     async def check(self, session: Session, part: Part) -> None:
         """ApiError 409 for anything but the last part of this complete session, or an empty one."""

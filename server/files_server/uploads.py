@@ -80,32 +80,31 @@ class Uploads:
         if place:
             await self._in_thread(place.check, wish)
         session_id = self._repeats.session_id(wish.owner, repeat_key)
-        known = repeat_key and sessions.exists(self._catalog.reader, session_id)
         wanted = begin if size is None or begin <= size else 0
-        file = None if place or known else await self._borrowing.file(session_id, wish, wanted)
-        there = file.length if file else 0
-        session = Session(session_id, wish, size, there, sessions.OPEN, 0, None)
-        try:
-            await self._room.check(wish, size, place, there)
-            made = await self._insert(session, place, origin, repeat_key)
-        except BaseException:
-            await self._borrowing.drop(file, session_id)
-            raise
-        if file and made:
+        async with self._repeats.turn(session_id):
+            known = repeat_key and sessions.exists(self._catalog.reader, session_id)
+            file = None if place or known else await self._borrowing.file(session_id, wish, wanted)
+            there = file.length if file else 0
+            session = Session(session_id, wish, size, there, sessions.OPEN, 0, None)
+            try:
+                await self._room.check(wish, size, place, there)
+                await self._insert(session, place, origin, repeat_key)
+            except BaseException:
+                await self._borrowing.drop(file, session_id)
+                raise
+        if file:
             self._active.setdefault(session_id, _Active()).file = file
-        elif file:  # the same request was quicker; its session finds what there is to find
-            file.close()
+            self._close_oldest()
         return self.find(session_id) if repeat_key else session
 
     async def _insert(
         self, session: Session, place: Place | None, origin: str, repeat_key: str
-    ) -> bool:
-        """False: it was made before."""
+    ) -> None:
         wish, limit = session.wish, self._settings.max_sessions
 
-        def insert(tx: Transaction) -> bool:
+        def insert(tx: Transaction) -> None:
             if repeat_key and sessions.is_repeated(tx, session):
-                return False
+                return
             if place is None and not wish.resource_id:
                 commits.check_place(tx, wish.bucket, wish.key, wish.conditions)
             row = tx.one("SELECT count(*) FROM sessions WHERE state = 0")
@@ -114,9 +113,8 @@ class Uploads:
                     429, f"There are {limit} open upload sessions.", headers={"Retry-After": "10"}
                 )
             sessions.insert(tx, session)
-            return True
 
-        return await self._catalog.write(insert, origin)
+        await self._catalog.write(insert, origin)
 
     def find(self, session_id: str) -> Session:
         """ApiError 404, 410."""
@@ -128,18 +126,15 @@ class Uploads:
         if active:
             await _end(active)
         await self._catalog.write(lambda tx: sessions.cancel(tx, session_id))
-        self._forget(session_id)
-        await self._in_thread(self._blobs.remove_upload, session_id)
+        await self._drop(session_id)
 
     async def collect(self) -> None:
         """Forget idle and long completed sessions."""
         idle, done = self._settings.session_idle_seconds, self._settings.completed_session_seconds
         busy = [name for name, active in self._active.items() if active.task is not None]
-        for session_id in await self._catalog.write(
-            lambda tx: sessions.collect(tx, idle, done, busy)
-        ):
-            self._forget(session_id)
-            await self._in_thread(self._blobs.remove_upload, session_id)
+        gone = await self._catalog.write(lambda tx: sessions.collect(tx, idle, done, busy))
+        for session_id in gone:
+            await self._drop(session_id)
 
     async def append(self, session_id: str, part: Part, origin: str) -> Outcome | None:
         """Op 2: the outcome once the file is complete. ApiError 400, 404, 409, 410, 412, 413."""
@@ -231,8 +226,7 @@ class Uploads:
             active.task = None
             if active.file is None:
                 self._active.pop(session.id, None)
-            elif len(self._active) > _OPEN_FILES:
-                self._close_oldest()
+            self._close_oldest()
 
     async def _take(
         self, active: _Active, session: Session, part: Part, origin: str
@@ -371,13 +365,19 @@ class Uploads:
 
     def _close_oldest(self) -> None:
         """Sessions that nobody sends to just now may be many; their files are opened again."""
-        idle = [name for name, active in self._active.items() if active.task is None]
-        for session_id in idle[: len(self._active) - _OPEN_FILES]:
-            self._forget(session_id)
+        if (more := len(self._active) - _OPEN_FILES) > 0:
+            idle = [name for name, active in self._active.items() if active.task is None]
+            for session_id in idle[:more]:
+                self._forget(session_id)
 
     def _is_small(self, length: int | None) -> bool:
         """Whether content of this length is kept in the catalog."""
         return length is not None and length <= self._settings.inline_limit
+
+    async def _drop(self, session_id: str) -> None:
+        """Forget a session that will not be committed, with its bytes."""
+        file = self._active.pop(session_id, _Active()).file
+        await self._in_thread(self._blobs.remove_upload, session_id, file)
 
     def _forget(self, session_id: str) -> None:
         active = self._active.pop(session_id, None)

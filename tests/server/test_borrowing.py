@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import errno
 import os
 import signal
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from unittest import mock
 
 import httpx
 import pytest
 
-from files_server import fsck
+from files_server import fsck, services
+from files_server.blobs import local
 from files_server.blobs.checksums import BLOCK
+from files_server.blobs.local import UploadFile
+from files_server.catalog import tree
+from files_server.catalog.commits import Conditions
+from files_server.catalog.sessions import Wish
+from files_server.parts import Part
+from files_server.settings import Settings
 from tests.server.running import RunningServer, running_server
 
 BASE = os.urandom(2 * BLOCK + 12_345)
@@ -122,7 +135,9 @@ def test_what_one_left_that_was_given_up_is_not_taken_for_content(
     base = put(client, "log", BASE)
     url, at = continue_(client, "log", base, len(BASE) + 9, len(BASE))
     assert send(client, url, b"lost", at).headers["upload-offset"] == str(len(BASE) + 4)
-    assert client.delete(url).status_code == 200
+    server.kill()  # its lock is gone, and what it left may be anybody's
+    server.start()
+    assert client.delete(httpx.URL(url).raw_path.decode()).status_code == 200
     assert content(client, "log") == BASE
     url, at = continue_(client, "log", base, len(BASE) + 4, len(BASE))
     assert at == 0
@@ -131,6 +146,115 @@ def test_what_one_left_that_was_given_up_is_not_taken_for_content(
     assert send(client, url, b"kept", len(BASE)).status_code == 200
     assert content(client, "log") == BASE + b"kept"
     check(server)
+
+
+def test_what_was_given_up_takes_no_space(server: RunningServer, client: httpx.Client) -> None:
+    base = put(client, "log", BASE)
+    url, at = continue_(client, "log", base, len(BASE + MORE) + 1, len(BASE))
+    assert send(client, url, MORE, at).status_code == 200
+    assert client.delete(url).status_code == 200
+    assert [found.st_size for found in blobs(server)] == [len(BASE)]
+    url, at = continue_(client, "log", base, len(BASE) + 4, len(BASE))
+    assert at == len(BASE)
+    assert send(client, url, b"kept", at).status_code == 200
+    assert client.delete(url).status_code == 200  # after its commit: it takes nothing back
+    assert content(client, "log") == BASE + b"kept"
+    check(server)
+
+
+def test_of_a_refused_upload_nothing_stays(server: RunningServer, client: httpx.Client) -> None:
+    base = put(client, "log", BASE)
+    wish = {"bucket": "b", "key": "log", "mime_type": "a/b", "size": len(BASE) + 1}
+    headers = {"Files-Base": base, "Upload-Offset": str(len(BASE)), "If-Match": '"other"'}
+    assert client.post(FILES, json=wish, headers=headers).status_code == 412
+    url, at = continue_(client, "log", base, len(BASE) + 1, len(BASE))
+    assert at == len(BASE)
+    assert client.post(FILES, json=wish, headers=headers).status_code == 412  # the end is taken
+    assert len(list((server.data_dir / "uploads").iterdir())) == 1
+    assert client.delete(url).status_code == 200
+    check(server)
+
+
+def test_sessions_that_nobody_sends_to_hold_few_files_open(
+    server: RunningServer, client: httpx.Client
+) -> None:
+    last = ("", b"", "")
+    for number in range(300):
+        data = os.urandom(66_000)
+        etag = put(client, f"{number}", data)
+        url, at = continue_(client, f"{number}", etag, len(data) + 1, len(data))
+        assert at == len(data)
+        last = last if last[0] else (url, data, f"{number}")
+    assert len(os.listdir(f"/proc/{server.pid}/fd")) < 300
+    url, data, key = last  # its file was closed meanwhile
+    assert send(client, url, b"!", len(data)).status_code == 200
+    assert content(client, key) == data + b"!"
+    check(server)
+
+
+def test_the_same_request_twice_at_once_begins_one_file(tmp_path: Path) -> None:
+    """The first is slow with its link: the second may not have a file meanwhile that this link
+    then replaces."""
+    asyncio.run(_twice_at_once(tmp_path / "data"))
+
+
+async def _twice_at_once(data_dir: Path) -> None:
+    async with services.opened(Settings(data_dir=data_dir)) as opened:
+        uploads, blobs = opened.uploads, opened.blobs
+        conditions = Conditions("", "")
+        first = Wish("b", "log", "a/b", conditions)
+        await opened.catalog.write(lambda tx: tree.make_bucket(tx, "b"))
+        etag = (await uploads.put(first, _part(BASE), "")).node.etag
+        wish, size = Wish("b", "log", "a/b", conditions, base=etag), len(BASE) + 4
+        held, real = threading.Event(), blobs.borrow
+
+        def slow(upload: str, blob: Path, length: int, sums: bytes) -> UploadFile | None:
+            if held.is_set():
+                return None  # as while another session has the end
+            held.set()
+            time.sleep(0.5)
+            return real(upload, blob, length, sums)
+
+        with mock.patch.object(blobs, "borrow", slow):
+            one = asyncio.create_task(uploads.create(wish, size, "", "key", len(BASE)))
+            await asyncio.to_thread(held.wait)
+            session = await uploads.create(wish, size, "", "key", len(BASE))
+            whole = BASE + b"mine"
+            if session.offset == 0:  # half of it is there when the first one comes to its link
+                await uploads.append(session.id, _part(whole[:BLOCK], 0), "")
+            await one
+        at = uploads.find(session.id).offset
+        outcome = await uploads.append(session.id, _part(whole[at:], at), "")
+        assert outcome is not None
+        version = opened.catalog.version_by_etag(outcome.node.etag, "b", "log")
+        assert blobs.read(version.blob or "", 0, size) == whole
+
+
+def _part(data: bytes, offset: int | None = None) -> Part:
+    async def stream() -> AsyncIterator[bytes]:
+        yield data
+
+    return Part(stream(), len(data), offset)
+
+
+def test_a_file_of_its_own_is_used_though_its_folder_cannot_be_synced(tmp_path: Path) -> None:
+    blobs = local.LocalBlobs(tmp_path)
+    blobs.prepare()
+    with contextlib.closing(blobs.open_upload("first")) as file:
+        file.write(memoryview(BASE))
+        sums = file.sums.value()
+        blobs.publish(file, "blob")
+    shared = blobs.borrow("second", blobs.path("blob"), len(BASE), sums)
+    assert shared is not None
+    with contextlib.closing(shared):
+        shared.write(memoryview(b"lost"))
+        failing = mock.patch.object(local, "_sync_folder", side_effect=OSError(errno.EMFILE, "no"))
+        with failing, pytest.raises(OSError, match="no"):
+            shared.restore(len(BASE))
+        shared.write(memoryview(b"mine"))
+        blobs.publish(shared, "other")
+    assert blobs.path("other").read_bytes() == BASE + b"mine"
+    assert blobs.path("blob").read_bytes() == BASE
 
 
 def test_after_a_crash_it_goes_on_in_a_file_of_its_own(

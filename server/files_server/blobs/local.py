@@ -10,6 +10,7 @@ import errno
 import fcntl
 import os
 from collections.abc import Callable, Iterable, Set
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -84,12 +85,15 @@ class UploadFile:
             self._copy(shared, length)
             self.sync()
             os.rename(own, self.path)
-            _sync_folder(self.path.parent)
         except BaseException:
             shared, self._descriptor = self._descriptor, shared
             self.length, self.sums, self._borrowed = state
             own.unlink(missing_ok=True)
             raise
+        else:  # the name is the own file's from here on, even if that is not on the disk yet
+            if borrowed := state[2]:
+                os.ftruncate(shared, borrowed)
+            _sync_folder(self.path.parent)
         finally:
             os.close(shared)
 
@@ -185,6 +189,16 @@ class UploadFile:
         """The crc32c of what arrived from `start` on, if that is known without reading it again."""
         return self.sums.since(start)
 
+    def give_up(self) -> None:
+        """Close what is not to be a version. A blob that it shares is cut to what it was: nobody
+        else could have grown it meanwhile, and the next upload may go on from there.
+        """
+        with suppress(OSError):
+            status = os.fstat(self._descriptor)
+            if self._borrowed and os.path.samestat(status, os.stat(self.path)):  # not published
+                os.ftruncate(self._descriptor, self._borrowed)
+        self.close()
+
     def close(self) -> None:
         if self._descriptor >= 0:
             os.close(self._descriptor)
@@ -238,7 +252,7 @@ class LocalBlobs:
         file = self.open_upload(upload)
         if file.borrow(blob, length, sums):
             return file
-        file.close()
+        self.remove_upload(upload, file)
         return None
 
     def publish(self, file: UploadFile, blob: str) -> None:
@@ -252,7 +266,10 @@ class LocalBlobs:
         """Undo `publish`: the commit failed."""
         os.rename(self.path(blob), file.path)
 
-    def remove_upload(self, upload: str) -> None:
+    def remove_upload(self, upload: str, file: UploadFile | None = None) -> None:
+        """Its bytes go; `file`: it is open, and was not committed."""
+        if file is not None:
+            file.give_up()
         self.upload_path(upload).unlink(missing_ok=True)
 
     def remove(self, blobs: Iterable[str]) -> None:
