@@ -44,6 +44,8 @@ class Files:
         writable = flags & os.O_ACCMODE != os.O_RDONLY or bool(flags & os.O_TRUNC)
         if writable and self._tree.read_only(node):
             raise FileSystemError(errno.EROFS, "read-only")
+        if not node.names and not node.opens:  # given up, and the kernel has not heard so yet
+            self._other_resource(node)
         if node.kind is Kind.FILE and not unsent(node):
             await self.commits.backlog.clear(node)
             await self._revalidate(node, readable=not flags & os.O_TRUNC)

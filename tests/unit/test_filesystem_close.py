@@ -5,6 +5,7 @@ and after it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import trio
 import trio.testing
 
 from filesfs.domain import AttributeChange, Handle, Location
-from filesfs.errors import Gone, NoSpace, Unavailable, Unsupported
+from filesfs.errors import FileSystemError, Gone, NoSpace, Unavailable, Unsupported
 from filesfs.filesystem.core import version_of
 from tests.unit.filesystem_rig import ROOT_USER, Rig, rig
 
@@ -82,6 +83,25 @@ async def test_what_enospc_was_told_for_does_not_come_later(
         assert mine.fs.files.unsent() == 0
         await trio.sleep(60)
         assert await mine.names() == []
+        await mine.store(b"a", b"less")
+        assert await mine.content(b"a") == b"less"
+
+
+@pytest.mark.trio
+async def test_a_new_file_that_was_given_up_is_not_opened_by_its_inode(tmp_path: Path) -> None:
+    """The kernel may know its name for a moment longer: what is written into it would be lost, and
+    close() say nothing.
+    """
+    async with rig(tmp_path) as mine:
+        node, handle = await mine.create(b"a")
+        await mine.fs.files.write(handle, 0, b"too much")
+        mine.backend.faults.fail("put", NoSpace("full"))
+        with pytest.raises(NoSpace):
+            await mine.fs.files.flush(handle)
+        await mine.fs.files.release(handle)
+        with pytest.raises(FileSystemError) as raised:
+            await mine.open(node, os.O_WRONLY | os.O_TRUNC)
+        assert raised.value.code == errno.ESTALE  # the kernel looks the name up once more
         await mine.store(b"a", b"less")
         assert await mine.content(b"a") == b"less"
 
