@@ -45,7 +45,7 @@ class Room:
                 raise _refused(size, space, "that the location is on")
         taken = size - (max(there, self._shared(wish, size)) if place is None else 0)
         while (missing := _missing(space := await self._space(), taken)) > 0:
-            if missing > await settled(self._pool, self._catalog.kept_in_blobs):
+            if missing > await settled(self._pool, self._kept):
                 raise _refused(taken, space, "of the server's data")
             if not await self._catalog.make_room():
                 raise _refused(taken, space, "of the server's data")
@@ -60,6 +60,10 @@ class Room:
         except ApiError:
             return 0  # told when it is asked for its bytes
         return min(size, base.size) if base.blob else 0
+
+    def _kept(self) -> int:
+        """Bytes that `make_room` could give up, at most."""
+        return self._blobs.held_by(self._catalog.kept_blobs())
 
     async def _space(self) -> Space:
         return await settled(self._pool, self._blobs.space)

@@ -126,6 +126,25 @@ def test_what_is_kept_gives_way_only_to_what_fits_then(small_disk: Path) -> None
         assert len(httpx.get(f"{base}?deleted=1").json()["data"]) < 2
 
 
+def test_what_is_kept_gives_way_only_for_the_disk_space_that_it_holds(small_disk: Path) -> None:
+    """Versions that share one file with that after them hold next to none."""
+    with running_server(small_disk, keep_deleted="1h") as server:
+        base, size = "", 5_000_000
+        with httpx.Client(base_url=server.url, timeout=30) as client:
+            client.put("/v1/files/b", json={})
+            base = client.put("/v1/files/b/log?alt=media", content=bytes(size)).headers["etag"]
+            for _ in range(10):
+                wish = {"bucket": "b", "key": "log", "mime_type": "a/b", "size": size + 1}
+                headers = {"Files-Base": base, "Upload-Offset": str(size)}
+                url = client.post("/v1/files", json=wish, headers=headers).json()["url"]
+                sent = client.post(url, content=b"+", headers={"Upload-Offset": str(size)})
+                base, size = sent.headers["etag"], size + 1
+            kept = client.get("/v1/files/b?deleted=1").json()["data"]
+            assert begin(server, 60_000_000).status_code == 507
+            assert client.get("/v1/files/b?deleted=1").json()["data"] == kept
+            assert len(kept) == 10
+
+
 def test_a_location_on_a_small_disk(small_disk: Path, data_dir: Path) -> None:
     with running_server(data_dir, file_root=[str(small_disk)]) as server:
         uri = quote(f"file://{small_disk}", safe="")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Set
 from contextlib import suppress
 from pathlib import Path
@@ -276,6 +277,20 @@ class LocalBlobs:
         """Remove blobs that nothing names; one that is gone already is fine."""
         for blob in blobs:
             self.path(blob).unlink(missing_ok=True)
+
+    def held_by(self, blobs: Iterable[str]) -> int:
+        """Bytes that the disk would have back without these: not those of files that have other
+        names, too, as a later version's or a backup's.
+        """
+        links: Counter[tuple[int, int]] = Counter()
+        held = 0
+        for blob in blobs:
+            with suppress(FileNotFoundError):
+                found = self.path(blob).stat()
+                links[found.st_dev, found.st_ino] += 1
+                if links[found.st_dev, found.st_ino] == found.st_nlink:
+                    held += found.st_size
+        return held
 
     def sweep(self, named: Set[str], sessions: Set[str]) -> int:
         """On start: what a crash left behind goes; how many files that were.

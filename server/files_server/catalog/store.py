@@ -161,14 +161,13 @@ class Catalog:
         """Give up versions that nothing names; whether there was any with a blob."""
         return await self.write(keeping.make_room, aside=True)
 
-    def kept_in_blobs(self) -> int:
-        """Bytes that `make_room` could give up, at most. For threads."""
+    def kept_blobs(self) -> list[str]:
+        """Those that `make_room` could give up, all in all. For threads."""
         with self.snapshot() as connection:
-            row = connection.execute(
-                "SELECT coalesce(sum(size), 0) FROM versions"
-                " WHERE expires_at IS NOT NULL AND blob IS NOT NULL"
-            ).fetchone()
-        return int(row[0])
+            rows = connection.execute(
+                "SELECT blob FROM versions WHERE expires_at IS NOT NULL AND blob IS NOT NULL"
+            )
+            return [row[0] for row in rows]
 
     async def prune(self) -> None:
         """Drop what has expired: superseded versions, old change events."""
