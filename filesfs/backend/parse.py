@@ -38,7 +38,8 @@ Body = dict[str, Any]
 
 # What the kernel can be told; everything else is no answer at all.
 _Size = Annotated[int, Meta(ge=0, lt=1 << 62)]
-_Seconds = Annotated[int, Meta(ge=-(1 << 33), le=1 << 33)]  # so that nanoseconds have 64 bits
+# Whose nanoseconds have 64 bits, as all that a server makes of such has.
+_Seconds = Annotated[int, Meta(ge=-(1 << 63) // 10**9, le=(1 << 63) // 10**9)]
 _Nanoseconds = Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 _Mode = Annotated[int, Meta(ge=0, le=0o7777)]
 _Number = Annotated[int, Meta(ge=0, le=(1 << 32) - 1)]  # owner, group, links

@@ -15,6 +15,8 @@ import pytest
 from tests.mount.mounting import mounted
 from tests.server.running import running_server
 
+ODD_TIMES = {1600: -11_676_096_000, 2252: 8_900_000_000, 2400: 13_569_465_600}
+
 
 @pytest.fixture(scope="module")
 def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path]]:
@@ -27,6 +29,13 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Pat
     (root / "media" / "sub" / "big").write_bytes(os.urandom(5_000_000))
     (root / "single" / "one").write_text("1")
     (root / "single" / "two").write_text("2")
+    for year, seconds in ODD_TIMES.items():
+        (root / "desk" / f"in {year}" / "sub").mkdir(parents=True)
+        for name in ("plain", "file", "sub"):
+            path = root / "desk" / f"in {year}" / name
+            path.touch()
+            if name != "plain":
+                os.utime(path, (seconds, seconds))
     with running_server(folder / "server", file_root=[str(root)]) as server:
         with httpx.Client(base_url=f"{server.url}/v1/files/", trust_env=False) as client:
             for name, rest in (("media", ""), ("desk", "?mode=rw"), ("single", "/one")):
@@ -154,3 +163,16 @@ def test_a_file_there_is_changed_in_place_also_after_its_mode(
     expected = data[:4] + b"new" + data[7:-3] + b"end"
     assert (root / "desk" / name).read_bytes() == expected
     assert (mount / "desk" / name).read_bytes() == expected
+
+
+@pytest.mark.parametrize("year", ODD_TIMES)
+def test_a_time_out_of_the_ordinary_takes_no_directory_away(
+    places: tuple[Path, Path], year: int
+) -> None:
+    """As far as the disk has them, and the API's 64 bits of nanoseconds."""
+    mount, root = places
+    there = mount / "desk" / f"in {year}"
+    assert sorted(os.listdir(there)) == ["file", "plain", "sub"]
+    shown = (there / "file").stat().st_mtime_ns
+    kept = (root / "desk" / there.name / "file").stat().st_mtime_ns
+    assert shown == max(-(1 << 63), min(kept, (1 << 63) - 1))

@@ -196,10 +196,17 @@ def as_found(key: str, status: os.stat_result) -> Found:
         nlink=status.st_nlink,
         device=status.st_dev,
         inode=status.st_ino,
-        modified_ns=status.st_mtime_ns,
-        changed_ns=status.st_ctime_ns,
-        accessed_ns=status.st_atime_ns,
+        modified_ns=_told(status.st_mtime_ns),
+        changed_ns=_told(status.st_ctime_ns),
+        accessed_ns=_told(status.st_atime_ns),
     )
+
+
+def _told(nanoseconds: int) -> int:
+    """A time as the API has it, in 64 bits: at most the year 2262. Disks know later ones, and one
+    such file must not take its whole directory's listing from clients.
+    """
+    return max(-(1 << 63), min(nanoseconds, (1 << 63) - 1))
 
 
 @contextmanager
