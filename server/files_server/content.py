@@ -33,7 +33,8 @@ from files_server.ranges import matches, parse_range
 
 log = logging.getLogger(__name__)
 
-CHUNK = 2 << 20  # bytes in one message: fewer cost more in hand-over than in copying
+CHUNK = 2 << 20  # bytes that are read in one go
+_MESSAGE = 128 << 10  # bytes in one message: the HTTP server holds several for a slow client
 _VERIFIED = 16 << 20  # bytes of a range that are held in memory, to be checked before the header
 _PATHSEND = "http.response.pathsend"  # the server sends the file itself, without Python
 
@@ -194,8 +195,10 @@ class BlobAnswer(Response):
         data = await pieces.next()
         await send(self._head())
         while data:
-            at += len(data)
-            await send({"type": "http.response.body", "body": data, "more_body": at < end})
+            for first in range(0, len(data), _MESSAGE):
+                body = data[first : first + _MESSAGE]
+                at += len(body)
+                await send({"type": "http.response.body", "body": body, "more_body": at < end})
             data = await pieces.next()
 
 

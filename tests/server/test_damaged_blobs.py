@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -184,3 +187,24 @@ def test_whether_a_file_is_in_memory(
         os.posix_fadvise(number, 0, 0, os.POSIX_FADV_DONTNEED)
         if os.stat(path).st_dev != os.stat("/dev/shm").st_dev:  # nothing of a tmpfs leaves it
             assert not resident.is_resident(number, len(SMALL))
+
+
+def test_clients_that_take_nothing_cost_little_memory(server: RunningServer) -> None:
+    """Two pieces of 2 MiB each, and what the HTTP server holds beside."""
+    file = OnServer(server, "slow", LARGE)
+    file.blob.touch()  # so that it is read, and not handed to the HTTP server
+    host, _, port = server.url.partition("//")[2].partition(":")
+    head = f"GET /v1/files/b/slow?alt=media HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
+    before = _resident(server)
+    with contextlib.ExitStack() as open_ones:
+        for _ in range(24):
+            client = open_ones.enter_context(socket.create_connection((host, int(port)), 30))
+            client.sendall(head)
+            assert client.recv(12) == b"HTTP/1.1 200"
+        time.sleep(1)
+        assert _resident(server) - before < 24 * 9 * MIB
+
+
+def _resident(server: RunningServer) -> int:
+    status = Path(f"/proc/{server.pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) << 10
