@@ -1,117 +1,142 @@
-"""The same calls by the same users in two directories, on the file system under test and on tmpfs
-beside it: what each answers, and what it leaves, must be the same.
+"""The same calls by the same users in two directories: one on the file system under test, one on
+tmpfs beside it.
 
-After each step every name in the directory is looked at: type, mode, owner, links, size, device
-number, and which of its times have moved, so a change that nobody asked for is found, too. Where
-twins.py follows names and inodes through steps by one user or another, this is about many files at
-once and users with groups.
+What a call answers must be the same, and all that it changes, so a change that nobody asked for is
+found, too: which names there are in and below the directory, and for each its mode and kind, owner,
+links, size, device number, target, whether it is still the same file, and which of its three times
+moved.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
-import shutil
 import stat
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.posix.twins import KINDS, make
-from tests.posix.users import User
+import pytest
 
-FOLLOWED = ("file", "directory", "fifo", "block", "char", "socket")  # what chmod and utime reach
-TIMES = ("atime", "mtime", "ctime")
+from tests.mount.places import ELSEWHERE
+from tests.posix.users import ROOT, User, Who
+
+OK = "ok"
 _AROUND_NOW = 3600 * 10**9
 _CLOCK_REALTIME_COARSE = 5  # the time module leaves it out
-_MOST_NAMES = 40  # a step looks at all of them
+_MOST_NAMES = 60  # each step looks at all of them
+_Look = dict[str, dict[str, object]]  # what is told of each name
 
 
-@dataclass(frozen=True)
-class Who:
-    """A user for both sides; groups are the supplementary ones."""
+class Twins:
+    """Two directories that began alike, and what is done in both. Paths are relative to them.
 
-    uid: int
-    gid: int | None = None
-    groups: tuple[int, ...] = ()
+    An answer is an errno's name, "ok" for any value that is the same in both, or the very value.
+    """
 
+    def __init__(self, tested: Path, model: Path) -> None:
+        self.roots = (tested, model)
+        self._sides = (_Side(tested), _Side(model))
+        self._seen = False  # whether nothing was done since the last look
 
-ROOT = Who(0)
-
-
-class Sides:
-    """Two directories that began alike, and what is done in both of them."""
-
-    def __init__(self, here: Path, there: Path) -> None:
-        self.roots = (here, there)
-        self._users: dict[tuple[Path, Who], User] = {}
-        self._before: dict[Path, dict[str, os.stat_result]] = {here: {}, there: {}}
-
-    def close(self) -> None:
-        for user in self._users.values():
-            user.close()
-
-    def do(
+    def __call__(
         self,
-        who: Who,
-        call: Callable[[str], object],
-        names: Iterable[str] = ("x",),
-        expected: object = None,
-        *,
-        but: str = "nothing",
+        answer: object,
+        call: Callable[..., object],
+        *arguments: object,
+        who: Who | int = ROOT,
+        but: tuple[str, ...] = (),
     ) -> None:
-        """A call for each of the names answers as expected on both sides: a value, or an OSError's
-        number wrapped in `Error`; and both sides show the same afterwards, `but` for this.
-        """
-        start = _tick()
-        for name in names:
-            for root in self.roots:
-                where = "tmpfs" if root is self.roots[1] else "the mount"
-                seen = self._call(root, who, call, name)
-                assert seen == expected, f"{name} by {who} on {where}: {seen}, not {expected}"
-        here, there = (self._look(root, start, but) for root in self.roots)
-        different = {name for name in (*here, *there) if here.get(name) != there.get(name)}
-        assert not different, "".join(
-            f"\n{name} by {who}\n on the mount {here.get(name)}\n on tmpfs     {there.get(name)}"
-            for name in sorted(different)
-        )
+        """Both answer so, and show the same afterwards, `but` for these of what is told."""
+        with self._looked_at(f"{_told(call)}{arguments} by {who}", but):
+            self._answers(answer, call, *arguments, who=who)
 
-    def _look(self, root: Path, start: int, but: str) -> dict[str, list[str]]:
-        """Every name in the directory, the directory itself as "."."""
-        names = (".", *sorted(os.listdir(root)))
-        assert len(names) <= _MOST_NAMES
-        before = self._before[root]
-        after = self._before[root] = {name: os.lstat(root / name) for name in names}
-        return {
-            name: [
-                said
-                for said in _tell(name, before.get(name), after[name], start)
-                if but not in said
-            ]
-            for name in names
-        }
+    def each(
+        self,
+        answer: object,
+        call: Callable[..., object],
+        names: Iterable[str],
+        *more: object,
+        who: Who | int = ROOT,
+        but: tuple[str, ...] = (),
+    ) -> None:
+        """As a call for each of the names, and one look when all are done."""
+        with self._looked_at(f"{_told(call)}, {more} by {who}", but):
+            for name in names:
+                self._answers(answer, call, name, *more, who=who)
 
-    def _call(self, root: Path, who: Who, call: Callable[[str], object], name: str) -> object:
-        user = self._users.get((root, who))
-        if user is None:
-            user = self._users[root, who] = User(root, who.uid, who.gid, who.groups)
-        try:
-            return user.run(call, name)
-        except OSError as error:
-            return Error(error.errno or 0)
+    def briefly(
+        self,
+        answer: object,
+        call: Callable[..., object],
+        *arguments: object,
+        names: tuple[str, ...],
+        who: Who | int = ROOT,
+    ) -> None:
+        """As a call, but only these names are looked at, and no times: where much is tried."""
+        told = f"{_told(call)}{arguments} by {who}"
+        before = [side.glance(names) for side in self._sides]
+        _same(before, f"before {told}")
+        self._seen = False
+        self._answers(answer, call, *arguments, who=who)
+        after = [side.glance(names) for side in self._sides]
+        _same(after, told)
+        if isinstance(answer, str) and answer != OK:
+            assert after == before, told
 
-    def shown(self, name: str = "x") -> tuple[str, str, int, int]:
+    def only(
+        self,
+        answer: str,
+        call: Callable[..., object],
+        *arguments: object,
+        who: Who | int = ROOT,
+    ) -> None:
+        """As a call, without a look at what changes and which value it has."""
+        self._seen = False
+        for side in reversed(self._sides):
+            seen = side.run(who, call, *arguments)
+            told = f"{_told(call)}{arguments} by {who} in {side.root}"
+            assert seen == _wanted(answer, seen), f"{told}: {seen}, not {answer}"
+
+    def shown(self, name: str) -> tuple[str, str, int, int]:
         """Kind, octal mode, owner and group on the file system under test, as root sees them."""
         status = (self.roots[0] / name).lstat()
         mode = f"{stat.S_IMODE(status.st_mode):04o}"
         return stat.filemode(status.st_mode)[0], mode, status.st_uid, status.st_gid
 
+    def close(self) -> None:
+        for side in self._sides:
+            side.close()
+
+    def _answers(
+        self, answer: object, call: Callable[..., object], *arguments: object, who: Who | int
+    ) -> None:
+        tested, model = (side.run(who, call, *arguments) for side in self._sides)
+        told = f"{_told(call)}{arguments} by {who}: "
+        expected = _wanted(answer, model)
+        assert model == expected, f"{told}tmpfs answers {model}, not {answer}"
+        assert tested == expected, f"{told}{tested}, but tmpfs {model}"
+
+    @contextlib.contextmanager
+    def _looked_at(self, told: str, but: tuple[str, ...]) -> Iterator[None]:
+        if not self._seen:
+            self._look(0)
+        self._seen = False
+        start = _tick()
+        yield
+        _same(self._look(start), told, but)
+
+    def _look(self, start: int) -> list[_Look]:
+        self._seen = True
+        return [side.look(start) for side in self._sides]
+
 
 @dataclass(frozen=True)
-class Error:
+class _Refused:
     """What a call that fails answers."""
 
     number: int
@@ -120,18 +145,108 @@ class Error:
         return errno.errorcode.get(self.number, str(self.number))
 
 
-@contextmanager
-def sides_in(folder: Path) -> Iterator[Sides]:
-    """An empty directory of root's, 0755, in the folder, and one on tmpfs."""
-    here, there = (Path(tempfile.mkdtemp(dir=where)) for where in (folder, "/dev/shm"))
-    sides = Sides(here, there)
+class _Side:
+    """One of the two directories, with its users."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._users: dict[Who, User] = {}
+        self._before: dict[int, os.stat_result] = {}
+        self._numbers: dict[int, int] = {}  # inodes as they came: 1, 2, ...
+        self._count = 0
+
+    def run(self, who: Who | int, call: Callable[..., object], *arguments: object) -> object:
+        who = who if isinstance(who, Who) else Who(who)
+        user = self._users.get(who)
+        if user is None:
+            user = self._users[who] = User(self.root, who.uid, who.gid, who.groups)
+        try:
+            return user.run(call, *arguments)
+        except OSError as error:
+            return _Refused(error.errno or 0)
+
+    def close(self) -> None:
+        for user in self._users.values():
+            user.close()
+
+    def look(self, start: int) -> _Look:
+        """All that is there, and which of its times moved since the last look, or are `start`'s."""
+        found: _Look = {}
+        present: dict[int, os.stat_result] = {}
+        for name, status, target in _walk(str(self.root)):
+            before = self._before.get(status.st_ino)
+            found[name] = self._shown(status, target) | _times(before, status, start)
+            present[status.st_ino] = status
+        assert len(found) <= _MOST_NAMES
+        self._numbers = {inode: self._numbers[inode] for inode in present}
+        self._before = present
+        return found
+
+    def glance(self, names: Iterable[str]) -> _Look:
+        """What is at these names, without times."""
+        found: _Look = {}
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                found[name] = self._shown(*_status(f"{self.root}/{name}"))
+        return found
+
+    def _shown(self, status: os.stat_result, target: str | None) -> dict[str, object]:
+        if status.st_ino not in self._numbers:
+            self._count += 1
+            self._numbers[status.st_ino] = self._count
+        return {
+            "mode": stat.filemode(status.st_mode),
+            "owner": (status.st_uid, status.st_gid),
+            "links": status.st_nlink,
+            "size": None if stat.S_ISDIR(status.st_mode) else status.st_size,
+            "device": status.st_rdev,
+            "target": target,
+            "file": self._numbers[status.st_ino],
+        }
+
+
+def _walk(
+    path: str, above: int | None = None, name: str = ""
+) -> Iterator[tuple[str, os.stat_result, str | None]]:
+    """(name, status, target) of a directory and all below it, by descriptors: a path may be longer
+    than the kernel takes.
+    """
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOATIME, dir_fd=above)
     try:
-        sides.do(ROOT, lambda name: os.chmod(name, 0o755), ["."])
-        yield sides
+        yield name or ".", os.fstat(folder), None
+        for entry in sorted(os.listdir(folder)):
+            status, target = _status(entry, folder)
+            below = f"{name}/{entry}" if name else entry
+            if stat.S_ISDIR(status.st_mode):
+                yield from _walk(entry, folder, below)
+            else:
+                yield below, status, target
     finally:
-        sides.close()
-        for root in sides.roots:
-            shutil.rmtree(root)
+        os.close(folder)
+
+
+def _status(path: str, folder: int | None = None) -> tuple[os.stat_result, str | None]:
+    """The target is None, too, where POSIX_TEST_DIR says: to read it may move atime there."""
+    status = os.stat(path, dir_fd=folder, follow_symlinks=False)
+    is_link = stat.S_ISLNK(status.st_mode) and not ELSEWHERE
+    return status, os.readlink(path, dir_fd=folder) if is_link else None
+
+
+def _times(before: os.stat_result | None, status: os.stat_result, start: int) -> dict[str, object]:
+    fields = {name: f"st_{name}_ns" for name in ("atime", "mtime", "ctime")}
+    return {
+        name: _moved(getattr(before, field, None), getattr(status, field), start)
+        for name, field in fields.items()
+    }
+
+
+def _moved(before: int | None, value: int, start: int) -> object:
+    """Also what moved by itself since the last look."""
+    if abs(value - start) > _AROUND_NOW:
+        return value
+    if value >= start:
+        return "now"
+    return "kept" if before is None or before == value else "moved before"
 
 
 def _tick() -> int:
@@ -142,37 +257,79 @@ def _tick() -> int:
     return coarse
 
 
-def _tell(
-    name: str, before: os.stat_result | None, status: os.stat_result, start: int
-) -> list[str]:
-    times = [f"{field} {_moved(f'st_{field}_ns', before, status, start)}" for field in TIMES]
-    if name == "." or stat.S_ISLNK(status.st_mode):
-        del times[0]  # tmpfs moves atime when we list or follow
-    return [
-        f"mode {stat.filemode(status.st_mode)}",
-        f"owner {status.st_uid}, {status.st_gid}",
-        f"links {status.st_nlink}",
-        f"size {None if stat.S_ISDIR(status.st_mode) else status.st_size}",
-        f"device {status.st_rdev}",
-        *times,
+def _wanted(answer: object, seen: object) -> object:
+    """What `seen` must be like."""
+    if answer == OK and not isinstance(seen, _Refused):
+        return seen
+    return _Refused(getattr(errno, answer, 0)) if isinstance(answer, str) else answer
+
+
+def _told(call: Callable[..., object]) -> str:
+    return getattr(call, "__name__", str(call))
+
+
+def _same(looks: list[_Look], told: str, but: tuple[str, ...] = ()) -> None:
+    """The differences are told name by name."""
+    tested, model = (
+        {
+            name: {key: value for key, value in shown.items() if key not in but}
+            for name, shown in look.items()
+        }
+        for look in looks
+    )
+    lines = [
+        f"{name}: {tested.get(name)},\n  but tmpfs {model.get(name)}"
+        for name in sorted({*tested, *model})
+        if tested.get(name) != model.get(name)
     ]
+    assert not lines, "\n".join([told, *lines])
 
 
-def _moved(field: str, before: os.stat_result | None, status: os.stat_result, start: int) -> object:
-    """Also what moved by itself since the last look."""
-    value = getattr(status, field)
-    if abs(value - start) > _AROUND_NOW:
-        return value
-    if value >= start:
-        return "now"
-    return "kept" if before is None or getattr(before, field) == value else "moved before"
+@contextlib.contextmanager
+def tmpfs(folder: Path) -> Iterator[None]:
+    """Without atime, as the mount."""
+    command = ["mount", "-t", "tmpfs", "-o", "noatime,size=16m", "filesfs-test", str(folder)]
+    if subprocess.run(command, check=False, capture_output=True).returncode:
+        pytest.skip("mounting a tmpfs needs root")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def plant_kinds(_: str = "") -> None:
-    """In the working directory: a file of each kind, and a link to each (to-KIND). The one called
-    symlink leads nowhere.
-    """
-    for kind in KINDS:
-        make(kind, kind)
-    for kind in FOLLOWED:
-        os.symlink(kind, f"to-{kind}")
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A tmpfs; when tmpfs itself is asked, another directory there."""
+    if ELSEWHERE:
+        yield Path(tempfile.mkdtemp(dir=ELSEWHERE))
+        return
+    folder = tmp_path_factory.mktemp("beside")
+    with tmpfs(folder):
+        yield folder
+
+
+@pytest.fixture
+def twins(place: Path, model: Path) -> Iterator[Twins]:
+    """In a bucket of the test's own."""
+    with _twins(place, model) as both:
+        yield both
+
+
+@pytest.fixture
+def twins_below(module_place: Path, model: Path) -> Iterator[Twins]:
+    """In a directory of the test's own, below the module's bucket."""
+    place = Path(tempfile.mkdtemp(dir=module_place))
+    place.chmod(0o755)
+    with _twins(place, model) as both:
+        yield both
+
+
+@contextlib.contextmanager
+def _twins(tested: Path, model: Path) -> Iterator[Twins]:
+    both = Twins(tested, model / tested.name)
+    both.roots[1].mkdir()
+    both.roots[1].chmod(0o755)
+    try:
+        yield both
+    finally:
+        both.close()

@@ -13,6 +13,8 @@ AT_FDCWD = -100
 AT_SYMLINK_NOFOLLOW = 0x100
 FALLOC_KEEP_SIZE = 1
 FALLOC_PUNCH_HOLE = 2
+NULL = ctypes.c_void_p(0)
+NOWHERE = ctypes.c_void_p(0xDEADC0DE)  # mapped by nobody: it is no multiple of a page, and odd
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -47,3 +49,8 @@ def fallocate(descriptor: int, mode: int, offset: int, length: int) -> None:
     function = _libc.fallocate
     function.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long)
     _checked(function(descriptor, mode, offset, length))
+
+
+def raw(name: str, *arguments: bytes | ctypes.c_void_p) -> None:
+    """A call of libc's by its name, also with addresses that are none."""
+    _checked(getattr(_libc, name)(*arguments))

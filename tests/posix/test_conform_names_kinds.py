@@ -8,8 +8,9 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.posix.beside import Twins
 from tests.posix.calls import EXCHANGE, NOREPLACE, renameat2
-from tests.posix.twins import KINDS, NO_DIRECTORIES, Twins, make, remove
+from tests.posix.kinds import KINDS, NO_DIRECTORIES, make, remove
 from tests.posix.users import NOBODY, SOMEBODY
 
 each_kind = pytest.mark.parametrize("kind", KINDS)
@@ -43,11 +44,11 @@ def test_a_refused_call_changes_nothing(twins: Twins, kind: str) -> None:
     """Not even ctime; the user owns what is in a directory that is not his."""
     twins("ok", make, kind, "one", NOBODY)
     for uid in (NOBODY, SOMEBODY):
-        twins("EACCES", os.rename, "one", "two", uid=uid)
-        twins("EACCES", os.symlink, "one", "two", uid=uid)
-        twins("EACCES", os.rmdir if kind == "directory" else os.unlink, "one", uid=uid)
-        twins("EACCES", make, kind, "two", uid=uid)
-    twins("EACCES", _link, "one", "two", uid=NOBODY)
+        twins("EACCES", os.rename, "one", "two", who=uid)
+        twins("EACCES", os.symlink, "one", "two", who=uid)
+        twins("EACCES", os.rmdir if kind == "directory" else os.unlink, "one", who=uid)
+        twins("EACCES", make, kind, "two", who=uid)
+    twins("EACCES", _link, "one", "two", who=NOBODY)
     twins("EPERM" if kind == "directory" else "ok", _link, "one", "two")
 
 
@@ -88,14 +89,14 @@ def test_rename_over_a_file_with_another_name(twins: Twins, kind: str, other: st
 def test_files_and_directories_do_not_replace_each_other(twins: Twins, kind: str, uid: int) -> None:
     twins("ok", os.chmod, ".", 0o777)
     twins("ok", make, kind, "f", uid)
-    twins("ok", os.mkdir, "d", uid=uid)
-    twins("EISDIR", os.rename, "f", "d", uid=uid)
-    twins("ENOTDIR", os.rename, "d", "f", uid=uid)
-    twins("ENOTDIR", os.rmdir, "f", uid=uid)
-    twins("EISDIR", os.unlink, "d", uid=uid)
-    twins("ok", renameat2, "d", "f", EXCHANGE, uid=uid)
-    twins("ok", os.rmdir, "f", uid=uid)
-    twins("ok", os.unlink, "d", uid=uid)
+    twins("ok", os.mkdir, "d", who=uid)
+    twins("EISDIR", os.rename, "f", "d", who=uid)
+    twins("ENOTDIR", os.rename, "d", "f", who=uid)
+    twins("ENOTDIR", os.rmdir, "f", who=uid)
+    twins("EISDIR", os.unlink, "d", who=uid)
+    twins("ok", renameat2, "d", "f", EXCHANGE, who=uid)
+    twins("ok", os.rmdir, "f", who=uid)
+    twins("ok", os.unlink, "d", who=uid)
 
 
 @each_kind
@@ -104,12 +105,12 @@ def test_what_exists_is_not_made_again(twins: Twins, kind: str, uid: int) -> Non
     twins("ok", os.chmod, ".", 0o777)
     twins("ok", make, kind, "there", uid)
     twins("ok", make, "file", "f", uid)
-    twins("EEXIST", _link, "f", "there", uid=uid)
-    twins("EEXIST", os.symlink, "target", "there", uid=uid)
-    twins("EEXIST", renameat2, "f", "there", NOREPLACE, uid=uid)
+    twins("EEXIST", _link, "f", "there", who=uid)
+    twins("EEXIST", os.symlink, "target", "there", who=uid)
+    twins("EEXIST", renameat2, "f", "there", NOREPLACE, who=uid)
     for new in KINDS:
         answer = "EADDRINUSE" if new == "socket" else "EEXIST"
-        twins.briefly(answer, make, new, "there", names=("there", "f"), uid=uid)
+        twins.briefly(answer, make, new, "there", names=("there", "f"), who=uid)
 
 
 @each_kind
@@ -117,15 +118,15 @@ def test_what_exists_is_not_made_again(twins: Twins, kind: str, uid: int) -> Non
 def test_a_directory_with_something_in_it_stays(twins: Twins, kind: str, uid: int) -> None:
     twins("ok", os.chmod, ".", 0o777)
     for name in ("full", "empty"):
-        twins("ok", os.mkdir, name, uid=uid)
+        twins("ok", os.mkdir, name, who=uid)
     twins("ok", make, kind, "full/x", uid)
-    twins("ENOTEMPTY", os.rmdir, "full", uid=uid)
-    twins("ENOTEMPTY", os.rename, "empty", "full", uid=uid)
-    twins("ENOTEMPTY", os.rename, "full/x", "full", uid=uid)
-    twins("ok", os.rename, "full", "empty", uid=uid)
-    twins("ok", remove, "empty/x", uid=uid)
-    twins("ok", os.rmdir, "empty", uid=uid)
-    twins("ENOENT", os.rmdir, "empty", uid=uid)
+    twins("ENOTEMPTY", os.rmdir, "full", who=uid)
+    twins("ENOTEMPTY", os.rename, "empty", "full", who=uid)
+    twins("ENOTEMPTY", os.rename, "full/x", "full", who=uid)
+    twins("ok", os.rename, "full", "empty", who=uid)
+    twins("ok", remove, "empty/x", who=uid)
+    twins("ok", os.rmdir, "empty", who=uid)
+    twins("ENOENT", os.rmdir, "empty", who=uid)
 
 
 @each_other_kind
@@ -143,8 +144,8 @@ def test_nothing_is_below_a_file(twins: Twins, kind: str, uid: int) -> None:
     ]
     calls += [(os.unlink, ("f/x",)), (os.rmdir, ("f/x",)), (os.symlink, ("target", "f/x"))]
     for call, arguments in calls:
-        twins.briefly(answer, call, *arguments, names=("f", "g", "new"), uid=uid)
-    twins("ENOTDIR", os.unlink, "f/", uid=uid)
+        twins.briefly(answer, call, *arguments, names=("f", "g", "new"), who=uid)
+    twins("ENOTDIR", os.unlink, "f/", who=uid)
 
 
 @each_kind
@@ -178,10 +179,10 @@ def test_an_unlinked_open_file_works_on(twins: Twins, kind: str) -> None:
 def test_a_link_is_not_what_it_leads_to(twins: Twins, uid: int) -> None:
     twins("ok", os.chmod, ".", 0o777)
     twins("ok", make, "file", "f", uid)
-    twins("ok", os.symlink, "f", "link", uid=uid)
-    twins("ok", lambda: os.stat("link").st_mode, uid=uid)
-    twins("ok", os.rename, "link", "moved", uid=uid)
-    twins("ok", _link, "moved", "second", uid=uid)
-    twins("ok", os.unlink, "f", uid=uid)
-    twins("ENOENT", os.stat, "moved", uid=uid)
-    twins("ok", os.unlink, "second", uid=uid)
+    twins("ok", os.symlink, "f", "link", who=uid)
+    twins("ok", lambda: os.stat("link").st_mode, who=uid)
+    twins("ok", os.rename, "link", "moved", who=uid)
+    twins("ok", _link, "moved", "second", who=uid)
+    twins("ok", os.unlink, "f", who=uid)
+    twins("ENOENT", os.stat, "moved", who=uid)
+    twins("ok", os.unlink, "second", who=uid)

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.posix.twins import KINDS, NOWHERE, NULL, Twins, make, raw, remove, tmpfs
+from tests.posix.beside import Twins, tmpfs
+from tests.posix.calls import NOWHERE, NULL, raw
+from tests.posix.kinds import KINDS, make, remove
 from tests.posix.users import NOBODY
 
 NAME = "n" * 255
@@ -27,25 +29,25 @@ def test_the_longest_name(twins: Twins, uid: int) -> None:
     twins("ok", os.chmod, ".", 0o777)
     for kind in KINDS[:1] + KINDS[-1:]:
         twins("ok", make, kind, NAME, uid)
-        twins("ok", os.rename, NAME, "short", uid=uid)
-        twins("ok", os.rename, "short", NAME, uid=uid)
-        twins("ENAMETOOLONG", os.rename, NAME, long, uid=uid)
-        twins("ENAMETOOLONG", os.rename, long, NAME, uid=uid)
-        twins("ok", remove, NAME, uid=uid)
-        twins("ENOENT", os.rmdir if kind == "directory" else os.unlink, NAME, uid=uid)
+        twins("ok", os.rename, NAME, "short", who=uid)
+        twins("ok", os.rename, "short", NAME, who=uid)
+        twins("ENAMETOOLONG", os.rename, NAME, long, who=uid)
+        twins("ENAMETOOLONG", os.rename, long, NAME, who=uid)
+        twins("ok", remove, NAME, who=uid)
+        twins("ENOENT", os.rmdir if kind == "directory" else os.unlink, NAME, who=uid)
     twins("ok", make, "file", "short", uid)
-    twins("ok", os.link, "short", NAME, uid=uid)
-    twins("ENAMETOOLONG", os.link, "short", long, uid=uid)
-    twins("ENAMETOOLONG", os.link, long, "other", uid=uid)
-    twins("ok", os.unlink, "short", uid=uid)
-    twins("ok", os.link, NAME, "short", uid=uid)
-    twins("ok", os.symlink, NAME, "link", uid=uid)
-    twins("ok", os.symlink, long, "link to none", uid=uid)
-    twins("ENAMETOOLONG", os.symlink, "target", long, uid=uid)
-    twins("ok", os.unlink, NAME, uid=uid)
-    twins("ok", os.symlink, "short", NAME, uid=uid)
+    twins("ok", os.link, "short", NAME, who=uid)
+    twins("ENAMETOOLONG", os.link, "short", long, who=uid)
+    twins("ENAMETOOLONG", os.link, long, "other", who=uid)
+    twins("ok", os.unlink, "short", who=uid)
+    twins("ok", os.link, NAME, "short", who=uid)
+    twins("ok", os.symlink, NAME, "link", who=uid)
+    twins("ok", os.symlink, long, "link to none", who=uid)
+    twins("ENAMETOOLONG", os.symlink, "target", long, who=uid)
+    twins("ok", os.unlink, NAME, who=uid)
+    twins("ok", os.symlink, "short", NAME, who=uid)
     for call in (os.unlink, os.rmdir):
-        twins("ENAMETOOLONG", call, long, uid=uid)
+        twins("ENAMETOOLONG", call, long, who=uid)
 
 
 def test_the_longest_path(twins: Twins) -> None:
@@ -82,17 +84,17 @@ def test_the_longest_path(twins: Twins) -> None:
 def test_loops(twins: Twins, uid: int) -> None:
     twins("ok", os.chmod, ".", 0o777)
     twins("ok", make, "file", "f", uid)
-    twins("ok", os.symlink, "one", "two", uid=uid)
-    twins("ok", os.symlink, "two", "one", uid=uid)
+    twins("ok", os.symlink, "one", "two", who=uid)
+    twins("ok", os.symlink, "two", "one", who=uid)
     for path in ("one/x", "two/x"):
         for call in (os.rename, os.link):
-            twins("ELOOP", call, path, "new", uid=uid)
-            twins("ELOOP", call, "f", path, uid=uid)
+            twins("ELOOP", call, path, "new", who=uid)
+            twins("ELOOP", call, "f", path, who=uid)
         for other in (os.unlink, os.rmdir):
-            twins("ELOOP", other, path, uid=uid)
-        twins("ELOOP", os.symlink, "target", path, uid=uid)
-    twins("ok", os.link, "one", "three", uid=uid)
-    twins("ok", os.rename, "one", "two", uid=uid)
+            twins("ELOOP", other, path, who=uid)
+        twins("ELOOP", os.symlink, "target", path, who=uid)
+    twins("ok", os.link, "one", "three", who=uid)
+    twins("ok", os.rename, "one", "two", who=uid)
 
 
 @each_user
@@ -102,11 +104,11 @@ def test_nothing_on_the_way(twins: Twins, uid: int) -> None:
     twins("ok", make, "file", "f", uid)
     for path in ("d/missing/x", "missing/x"):
         for call in (os.rename, os.link):
-            twins("ENOENT", call, path, "new", uid=uid)
-            twins("ENOENT", call, "f", path, uid=uid)
+            twins("ENOENT", call, path, "new", who=uid)
+            twins("ENOENT", call, "f", path, who=uid)
         for other in (os.unlink, os.rmdir):
-            twins("ENOENT", other, path, uid=uid)
-        twins("ENOENT", os.symlink, "target", path, uid=uid)
+            twins("ENOENT", other, path, who=uid)
+        twins("ENOENT", os.symlink, "target", path, who=uid)
 
 
 CHANGES: dict[str, tuple[Callable[..., object], tuple[str, ...]]] = {
@@ -134,14 +136,14 @@ def test_what_directories_permit(twins: Twins, name: str) -> None:
         twins.only("ok", make, "directory", f"{folder}/e", NOBODY)
     for mode in (0o644, 0o444, 0o000):
         twins("ok", os.chmod, "d", mode)
-        twins("EACCES", call, *arguments, uid=NOBODY)
+        twins("EACCES", call, *arguments, who=NOBODY)
     twins("ok", os.chmod, "d", 0o555)
     reads_only = name == "link-out"  # the directory stays as it is
-    twins("ok" if reads_only else "EACCES", call, *arguments, uid=NOBODY)
+    twins("ok" if reads_only else "EACCES", call, *arguments, who=NOBODY)
     twins.only("ok", remove, "mine/new")
     for mode in (0o755, 0o333):
         twins.only("ok", os.chmod, "d", mode)
-        twins("ok", call, *arguments, uid=NOBODY)
+        twins("ok", call, *arguments, who=NOBODY)
         twins.only("ok", _restore)
 
 
@@ -160,28 +162,28 @@ def test_moving_what_is_anothers(twins: Twins, kind: str) -> None:
         twins("ok", make, "directory", folder)
         twins("ok", os.chmod, folder, 0o777)
     twins("ok", make, kind, "from/x")
-    twins("ok", os.rename, "from/x", "from/y", uid=NOBODY)
+    twins("ok", os.rename, "from/x", "from/y", who=NOBODY)
     answer = "EACCES" if kind == "directory" else "ok"
-    twins(answer, os.rename, "from/y", "to/x", uid=NOBODY)
+    twins(answer, os.rename, "from/y", "to/x", who=NOBODY)
     if kind == "directory":
         twins("ok", os.chmod, "from/y", 0o777)
-        twins("ok", os.rename, "from/y", "to/x", uid=NOBODY)
+        twins("ok", os.rename, "from/y", "to/x", who=NOBODY)
 
 
 def test_directories_in_themselves(twins: Twins) -> None:
     twins("ok", os.makedirs, "d/e")
     for uid in (0, NOBODY):
-        twins("EINVAL", os.rename, "d", "d/e", uid=uid)
-        twins("EINVAL", os.rename, "d", "d/e/new", uid=uid)
+        twins("EINVAL", os.rename, "d", "d/e", who=uid)
+        twins("EINVAL", os.rename, "d", "d/e/new", who=uid)
         for path in ("d/e/.", "d/e/.."):
-            twins("EBUSY", os.rename, path, "new", uid=uid)
-            twins("EBUSY", os.rename, "d", path, uid=uid)
-        twins("EINVAL", os.rmdir, "d/e/.", uid=uid)
-        twins("ENOTEMPTY", os.rmdir, "d/e/..", uid=uid)
+            twins("EBUSY", os.rename, path, "new", who=uid)
+            twins("EBUSY", os.rename, "d", path, who=uid)
+        twins("EINVAL", os.rmdir, "d/e/.", who=uid)
+        twins("ENOTEMPTY", os.rmdir, "d/e/..", who=uid)
     twins("EPERM", os.link, "d", "new")
     twins("ok", os.chmod, ".", 0o777)
     twins("ok", make, "directory", "mine", NOBODY)
-    twins("EPERM", os.link, "mine", "new", uid=NOBODY)
+    twins("EPERM", os.link, "mine", "new", who=NOBODY)
 
 
 def test_the_parent_of_a_moved_directory(twins: Twins) -> None:
@@ -230,8 +232,8 @@ def test_between_file_systems(twins: Twins, kind: str) -> None:
         for uid in (0, NOBODY):
             for pair in (("x", f"{there}-new"), ("x", there), (there, "new"), (there, "x")):
                 linked = "EEXIST" if pair[1].endswith("x") else "EXDEV"
-                twins.briefly("EXDEV", os.rename, *pair, names=("x", "new"), uid=uid)
-                twins.briefly(linked, _link, *pair, names=("x", "new"), uid=uid)
+                twins.briefly("EXDEV", os.rename, *pair, names=("x", "new"), who=uid)
+                twins.briefly(linked, _link, *pair, names=("x", "new"), who=uid)
         assert os.listdir(elsewhere) == ["x"]
     elsewhere.rmdir()
 

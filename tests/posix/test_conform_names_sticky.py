@@ -11,8 +11,9 @@ import os
 
 import pytest
 
+from tests.posix.beside import Twins
 from tests.posix.calls import EXCHANGE, renameat2
-from tests.posix.twins import KINDS, NO_DIRECTORIES, Twins, make, remove
+from tests.posix.kinds import KINDS, NO_DIRECTORIES, make, remove
 from tests.posix.users import NOBODY, SOMEBODY
 
 ME = NOBODY
@@ -45,8 +46,8 @@ def test_removal(twins: Twins, kind: str, directory: int) -> None:
         twins.only("ok", make, kind, "d/f", owner)
         call = os.rmdir if kind == "directory" else os.unlink
         if not _may(directory, owner):
-            twins("EPERM", call, "d/f", uid=ME)
-        twins("ok", call, "d/f", uid=ME if _may(directory, owner) else 0)
+            twins("EPERM", call, "d/f", who=ME)
+        twins("ok", call, "d/f", who=ME if _may(directory, owner) else 0)
 
 
 @each_kind
@@ -56,7 +57,7 @@ def test_rename_within(twins: Twins, kind: str, directory: int) -> None:
         twins.only("ok", _directory, "d", directory)
         twins.only("ok", make, kind, "d/f", owner)
         answer = "ok" if _may(directory, owner) else "EPERM"
-        twins(answer, os.rename, "d/f", "d/moved", uid=ME)
+        twins(answer, os.rename, "d/f", "d/moved", who=ME)
         twins.only("ok", remove, "d/moved")
 
 
@@ -71,9 +72,9 @@ def test_rename_out_of(twins: Twins, kind: str) -> None:
         for over in (None, *NO_DIRECTORIES):
             if over:
                 twins.only("ok", make, over, "to/f", ME)
-            twins.briefly(answer, os.rename, "from/f", "to/f", names=NAMES, uid=ME)
+            twins.briefly(answer, os.rename, "from/f", "to/f", names=NAMES, who=ME)
             if answer == "ok":
-                twins.briefly("ok", os.rename, "to/f", "from/f", names=NAMES, uid=ME)
+                twins.briefly("ok", os.rename, "to/f", "from/f", names=NAMES, who=ME)
             twins.only("ok", remove, "to/f")
 
 
@@ -86,9 +87,9 @@ def test_rename_over_what_is_in(twins: Twins, kind: str) -> None:
         twins.only("ok", _directory, "to", directory)
         for over in NO_DIRECTORIES:
             twins.only("ok", make, over, "to/f", owner)
-            twins.briefly(answer, os.rename, "from/f", "to/f", names=NAMES, uid=ME)
+            twins.briefly(answer, os.rename, "from/f", "to/f", names=NAMES, who=ME)
             if answer == "ok":
-                twins.briefly("ok", os.rename, "to/f", "from/f", names=NAMES, uid=ME)
+                twins.briefly("ok", os.rename, "to/f", "from/f", names=NAMES, who=ME)
             twins.only("ok", remove, "to/f")
 
 
@@ -108,10 +109,10 @@ def test_rename_between(twins: Twins, kind: str, source: int) -> None:
                 answer = "EPERM"
             elif kind == "directory" and moved != ME:
                 answer = "EACCES"
-            twins.briefly(answer, os.rename, "from/f", "to/f", names=NAMES, uid=ME)
+            twins.briefly(answer, os.rename, "from/f", "to/f", names=NAMES, who=ME)
             if over is not None and answer != "ok":
                 exchange = ("from/f", "to/f", EXCHANGE)
-                twins.briefly(answer, renameat2, *exchange, names=NAMES, uid=ME)
+                twins.briefly(answer, renameat2, *exchange, names=NAMES, who=ME)
             twins.only("ok", remove, "from/f")
             twins.only("ok", remove, "to/f")
 
@@ -124,7 +125,7 @@ def test_a_directory_over_an_empty_one(twins: Twins, directory: int) -> None:
         twins.only("ok", make, "directory", "d/f", moved)
         twins.only("ok", make, "directory", "d/g", over)
         allowed = _may(directory, moved) and _may(directory, over)
-        twins("ok" if allowed else "EPERM", os.rename, "d/f", "d/g", uid=ME)
+        twins("ok" if allowed else "EPERM", os.rename, "d/f", "d/g", who=ME)
         twins.only("ok", remove, "d/g")
 
 
@@ -146,8 +147,8 @@ def test_the_group_does_not_count(twins: Twins) -> None:
     twins.only("ok", make, "file", "d/f", SOMEBODY)
     twins.only("ok", os.chown, "d/f", SOMEBODY, ME)
     twins.only("ok", os.chmod, "d/f", 0o777)
-    twins("EPERM", os.unlink, "d/f", uid=ME)
-    twins("EPERM", os.rename, "d/f", "d/g", uid=ME)
+    twins("EPERM", os.unlink, "d/f", who=ME)
+    twins("EPERM", os.rename, "d/f", "d/g", who=ME)
     twins("ok", os.chmod, "d", 0o777)
-    twins("ok", os.rename, "d/f", "d/g", uid=ME)
-    twins("ok", os.unlink, "d/g", uid=ME)
+    twins("ok", os.rename, "d/f", "d/g", who=ME)
+    twins("ok", os.unlink, "d/g", who=ME)

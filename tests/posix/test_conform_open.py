@@ -6,27 +6,26 @@ import ctypes
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
-from errno import EACCES, EEXIST, EFAULT, EISDIR, ELOOP, ENXIO, ETXTBSY, errorcode
+from collections.abc import Callable
+from errno import EFAULT, errorcode
 from pathlib import Path
 
 import pytest
 
-from tests.posix.beside import ROOT, Error, Sides, Who, plant_kinds, sides_in
+from tests.posix.beside import Twins
 from tests.posix.calls import AT_SYMLINK_NOFOLLOW
-from tests.posix.twins import KINDS, make
-from tests.posix.users import NOBODY
+from tests.posix.kinds import KINDS, make, plant_kinds
+from tests.posix.users import NOBODY, ROOT, Who
 
 OWNER, MEMBER, OTHER = Who(NOBODY), Who(65533, NOBODY), Who(65533)
 LETTERS = {os.O_RDONLY: 4, os.O_WRONLY: 2, os.O_RDWR: 6}
-DENIED = Error(EACCES)
+DENIED = "EACCES"
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 @pytest.fixture
-def sides(module_place: Path) -> Iterator[Sides]:
-    with sides_in(module_place) as both:
-        yield both
+def twins(twins_below: Twins) -> Twins:
+    return twins_below
 
 
 def _open(flags: int) -> Callable[[str], object]:
@@ -35,7 +34,7 @@ def _open(flags: int) -> Callable[[str], object]:
 
 @pytest.mark.parametrize(("who", "shift"), [(OWNER, 6), (MEMBER, 3), (OTHER, 0)])
 @pytest.mark.parametrize("kind", ["file", "fifo", "directory"])
-def test_one_class_of_the_mode_counts(sides: Sides, kind: str, who: Who, shift: int) -> None:
+def test_one_class_of_the_mode_counts(twins: Twins, kind: str, who: Who, shift: int) -> None:
     """Of owner, group and others only that to which the caller belongs, whatever the other two
     allow; and no class at all for root.
     """
@@ -43,74 +42,74 @@ def test_one_class_of_the_mode_counts(sides: Sides, kind: str, who: Who, shift: 
     for bits in range(8):
         modes += [bits << shift, 0o777 & ~(7 << shift) | bits << shift]
     names = [f"{mode:04o}" for mode in modes]
-    sides.do(ROOT, lambda name: make(kind, name), names)
-    sides.do(ROOT, lambda name: os.chown(name, NOBODY, NOBODY), names)
-    sides.do(ROOT, lambda name: os.chmod(name, int(name, 8)), names)
+    twins.each(None, lambda name: make(kind, name), names)
+    twins.each(None, os.chown, names, NOBODY, NOBODY)
+    twins.each(None, lambda name: os.chmod(name, int(name, 8)), names)
     for flags, needed in LETTERS.items():
         if kind == "directory" and flags != os.O_RDONLY:
-            sides.do(who, _open(flags), names, Error(EISDIR))
+            twins.each("EISDIR", _open(flags), names, who=who)
             continue
-        answer = Error(ENXIO) if kind == "fifo" and flags == os.O_WRONLY else None
+        answer = "ENXIO" if kind == "fifo" and flags == os.O_WRONLY else None
         if kind == "fifo":
             flags |= os.O_NONBLOCK
         let = [name for name in names if needed & ~(int(name, 8) >> shift) == 0]
-        sides.do(who, _open(flags), let, answer)
-        sides.do(who, _open(flags), set(names) - set(let), DENIED)
-        sides.do(ROOT, _open(flags), names, answer)
+        twins.each(answer, _open(flags), let, who=who)
+        twins.each(DENIED, _open(flags), set(names) - set(let), who=who)
+        twins.each(answer, _open(flags), names)
 
 
 @pytest.mark.parametrize(("who", "shift"), [(OWNER, 6), (MEMBER, 3), (OTHER, 0)])
-def test_truncation_needs_permission_to_write(sides: Sides, who: Who, shift: int) -> None:
+def test_truncation_needs_permission_to_write(twins: Twins, who: Who, shift: int) -> None:
     """Also with O_RDONLY; and what is refused leaves the content."""
     names = [f"{0o777 & ~(7 << shift) | bits << shift:04o}" for bits in range(8)]
-    sides.do(ROOT, lambda name: Path(name).write_bytes(b"x"), names, 1)
-    sides.do(ROOT, lambda name: os.chown(name, NOBODY, NOBODY), names)
-    sides.do(ROOT, lambda name: os.chmod(name, int(name, 8)), names)
+    twins.each(1, lambda name: Path(name).write_bytes(b"x"), names)
+    twins.each(None, os.chown, names, NOBODY, NOBODY)
+    twins.each(None, lambda name: os.chmod(name, int(name, 8)), names)
     refused = [name for name in names if int(name, 8) >> shift & 6 != 6]
-    sides.do(who, _open(os.O_RDONLY | os.O_TRUNC), refused, DENIED)
-    sides.do(ROOT, os.path.getsize, names, 1)
-    sides.do(who, _open(os.O_RDONLY | os.O_TRUNC), set(names) - set(refused))
-    sides.do(ROOT, os.path.getsize, refused, 1)
+    twins.each(DENIED, _open(os.O_RDONLY | os.O_TRUNC), refused, who=who)
+    twins.each(1, os.path.getsize, names)
+    twins.each(None, _open(os.O_RDONLY | os.O_TRUNC), set(names) - set(refused), who=who)
+    twins.each(1, os.path.getsize, refused)
 
 
-def test_in_a_directory_that_is_closed(sides: Sides) -> None:
-    sides.do(ROOT, os.mkdir, ["d"])
-    sides.do(ROOT, lambda name: make("file", name), ["d/f"])
-    sides.do(ROOT, lambda name: os.chown(name, NOBODY, NOBODY), ["d", "d/f"])
+def test_in_a_directory_that_is_closed(twins: Twins) -> None:
+    twins(None, os.mkdir, "d")
+    twins(None, make, "file", "d/f")
+    twins.each(None, os.chown, ["d", "d/f"], NOBODY, NOBODY)
     for mode, answer in ((0o755, None), (0o644, DENIED), (0o755, None)):
-        sides.do(ROOT, lambda name, bits=mode: os.chmod(name, bits), ["d"])  # type: ignore[misc]
-        sides.do(OWNER, _open(os.O_RDONLY), ["d/f"], answer)
+        twins(None, os.chmod, "d", mode)
+        twins(answer, _open(os.O_RDONLY), "d/f", who=OWNER)
 
 
-def test_what_flags_and_kinds_refuse(sides: Sides) -> None:
-    sides.do(ROOT, plant_kinds)
+def test_what_flags_and_kinds_refuse(twins: Twins) -> None:
+    twins(None, plant_kinds)
     for flags in (os.O_WRONLY, os.O_RDWR, os.O_TRUNC, os.O_WRONLY | os.O_TRUNC, os.O_CREAT):
-        sides.do(ROOT, _open(flags), ["directory", "to-directory"], Error(EISDIR))
+        twins.each("EISDIR", _open(flags), ["directory", "to-directory"])
     for flags in (os.O_RDONLY, os.O_WRONLY, os.O_RDWR, os.O_CREAT, os.O_CREAT | os.O_WRONLY):
-        sides.do(ROOT, _open(flags | os.O_NOFOLLOW), ["symlink", "to-file"], Error(ELOOP))
-        sides.do(ROOT, _open(flags & os.O_ACCMODE), ["socket", "to-socket"], Error(ENXIO))
+        twins.each("ELOOP", _open(flags | os.O_NOFOLLOW), ["symlink", "to-file"])
+        twins.each("ENXIO", _open(flags & os.O_ACCMODE), ["socket", "to-socket"])
     for who in (ROOT, OWNER):
-        sides.do(who, _open(os.O_CREAT | os.O_EXCL), (*KINDS, "to-file"), Error(EEXIST))
+        twins.each("EEXIST", _open(os.O_CREAT | os.O_EXCL), (*KINDS, "to-file"), who=who)
     for flags in (os.O_WRONLY | os.O_RDWR, os.O_WRONLY | os.O_RDWR | os.O_TRUNC):
-        sides.do(ROOT, _open(flags), ["file"])  # 3: neither reading nor writing
-        sides.do(OWNER, _open(flags), ["file"], DENIED)
+        twins(None, _open(flags), "file")  # 3: neither reading nor writing
+        twins(DENIED, _open(flags), "file", who=OWNER)
 
 
-def test_a_program_that_runs_is_not_opened_to_write(sides: Sides) -> None:
-    sides.do(ROOT, lambda name: shutil.copy("/bin/sleep", name) and None, ["program"])
-    running = [subprocess.Popen([root / "program", "60"]) for root in sides.roots]
+def test_a_program_that_runs_is_not_opened_to_write(twins: Twins) -> None:
+    twins(None, lambda name: shutil.copy("/bin/sleep", name) and None, "program")
+    running = [subprocess.Popen([root / "program", "60"]) for root in twins.roots]
     try:
         for flags in (os.O_WRONLY, os.O_RDWR, os.O_RDWR | os.O_TRUNC, os.O_WRONLY | os.O_APPEND):
-            sides.do(ROOT, _open(flags), ["program"], Error(ETXTBSY), but="atime")  # it was read
-        sides.do(ROOT, lambda name: os.truncate(name, 123), ["program"], Error(ETXTBSY))
-        sides.do(ROOT, _open(os.O_RDONLY), ["program"])
+            twins("ETXTBSY", _open(flags), "program")
+        twins("ETXTBSY", os.truncate, "program", 123)
+        twins(None, _open(os.O_RDONLY), "program")
     finally:
         for process in running:
             process.kill()
             process.wait(10)
 
 
-def test_a_byte_beyond_2_gib(sides: Sides) -> None:
+def test_a_byte_beyond_2_gib(twins: Twins) -> None:
     """Sparse, and shortened before it would travel whole."""
 
     def write(name: str) -> object:
@@ -125,11 +124,11 @@ def test_a_byte_beyond_2_gib(sides: Sides) -> None:
             os.close(other)
             os.close(descriptor)
 
-    sides.do(ROOT, write, expected=((2 << 30) + 2, b"a", b"\0"))
+    twins(((2 << 30) + 2, b"a", b"\0"), write, "x")
 
 
 @pytest.mark.parametrize("who", [ROOT, OWNER])
-def test_a_file_of_no_mode_is_open_as_it_was_asked_for(sides: Sides, who: Who) -> None:
+def test_a_file_of_no_mode_is_open_as_it_was_asked_for(twins: Twins, who: Who) -> None:
     """O_CREAT with mode 0; ftruncate and posix_fallocate work through it."""
 
     def make(name: str) -> object:
@@ -143,12 +142,12 @@ def test_a_file_of_no_mode_is_open_as_it_was_asked_for(sides: Sides, who: Who) -
         finally:
             os.close(descriptor)
 
-    sides.do(ROOT, lambda name: os.chmod(name, 0o777), ["."])
-    sides.do(who, make, ["r"], 0)
-    sides.do(who, make, ["w", "rw"], 1)
+    twins(None, os.chmod, ".", 0o777)
+    twins(0, make, "r", who=who)
+    twins.each(1, make, ["w", "rw"], who=who)
     answer = None if who is ROOT else DENIED
     for flags in LETTERS:
-        sides.do(who, _open(flags), ["r", "w", "rw"], answer)
+        twins.each(answer, _open(flags), ["r", "w", "rw"], who=who)
 
 
 @pytest.mark.parametrize("address", [None, 0xDEADC0DE])

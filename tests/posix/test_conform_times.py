@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from errno import EACCES, EPERM
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
-from tests.posix.beside import FOLLOWED, ROOT, Error, Sides, Who, plant_kinds, sides_in
+from tests.posix.beside import Twins
 from tests.posix.calls import UTIME_NOW, UTIME_OMIT, utimensat
-from tests.posix.twins import KINDS
-from tests.posix.users import NOBODY
+from tests.posix.kinds import FOLLOWED, KINDS, plant_kinds
+from tests.posix.users import NOBODY, ROOT, Who
 
 OWNER, STRANGER = Who(NOBODY), Who(64999)
 LINKS = tuple(f"to-{kind}" for kind in FOLLOWED)
@@ -22,10 +20,9 @@ Time = tuple[int, int]
 
 
 @pytest.fixture
-def sides(module_place: Path) -> Iterator[Sides]:
-    with sides_in(module_place) as both:
-        both.do(ROOT, plant_kinds)
-        yield both
+def twins(twins_below: Twins) -> Twins:
+    twins_below(None, plant_kinds)
+    return twins_below
 
 
 def _set(accessed: Time, modified: Time) -> Callable[[str], object]:
@@ -52,20 +49,20 @@ def _times(name: str) -> object:
         ((-1, 999_999_999), (0, 0)),
     ],
 )
-def test_times_of_every_kind(sides: Sides, accessed: Time, modified: Time) -> None:
+def test_times_of_every_kind(twins: Twins, accessed: Time, modified: Time) -> None:
     """Either may be the later one, and both beyond the year 2038 or before 1970."""
     expected = tuple(seconds * 10**9 + rest for seconds, rest in (accessed, modified))
-    sides.do(ROOT, _set(accessed, modified), FOLLOWED)
-    sides.do(ROOT, _times, FOLLOWED, expected)
-    sides.do(ROOT, _set(modified, accessed), LINKS)
-    sides.do(ROOT, _times, FOLLOWED, expected[::-1])
+    twins.each(None, _set(accessed, modified), FOLLOWED)
+    twins.each(expected, _times, FOLLOWED)
+    twins.each(None, _set(modified, accessed), LINKS)
+    twins.each(expected[::-1], _times, FOLLOWED)
 
 
 @pytest.mark.parametrize("who", [ROOT, OWNER])
-def test_now_and_omitted(sides: Sides, who: Who) -> None:
+def test_now_and_omitted(twins: Twins, who: Who) -> None:
     if who is OWNER:
-        sides.do(ROOT, lambda name: os.lchown(name, NOBODY, NOBODY), KINDS)
-        sides.do(ROOT, lambda name: os.chmod(name, 0o444), FOLLOWED)
+        twins.each(None, os.lchown, KINDS, NOBODY, NOBODY)
+        twins.each(None, os.chmod, FOLLOWED, 0o444)
     for accessed, modified in (
         (NOW, NOW),
         (FIRST, OMIT),
@@ -77,46 +74,46 @@ def test_now_and_omitted(sides: Sides, who: Who) -> None:
         (NOW, SECOND),
     ):
         for names in (FOLLOWED, LINKS):
-            sides.do(who, _set(accessed, modified), names)
-    sides.do(who, lambda name: os.utime(name), FOLLOWED)
+            twins.each(None, _set(accessed, modified), names, who=who)
+    twins.each(None, os.utime, FOLLOWED, who=who)
 
 
-def test_times_of_a_link(sides: Sides) -> None:
+def test_times_of_a_link(twins: Twins) -> None:
     """Its own where it is not followed, and those of what it leads to stay; else the reverse."""
-    sides.do(ROOT, _set(FIRST, SECOND), FOLLOWED)
+    twins.each(None, _set(FIRST, SECOND), FOLLOWED)
     for who in (ROOT, OWNER):
         names = ("symlink", *LINKS)
-        sides.do(who, _set_links_own(1_960_000_000, 1_970_000_000), names)
+        twins.each(None, _set_links_own(1_960_000_000, 1_970_000_000), names, who=who)
         expected = (1_960_000_000 * 10**9, 1_970_000_000 * 10**9)
-        assert {_times(str(sides.roots[0] / name)) for name in names} == {expected}
-        sides.do(who, _set((1_980_000_000, 0), (1_990_000_000, 0)), LINKS)
-        assert {(sides.roots[0] / name).lstat().st_mtime for name in names} == {1_970_000_000}
-        sides.do(ROOT, lambda name: os.lchown(name, NOBODY, NOBODY), KINDS + LINKS)
+        assert {_times(str(twins.roots[0] / name)) for name in names} == {expected}
+        twins.each(None, _set((1_980_000_000, 0), (1_990_000_000, 0)), LINKS, who=who)
+        assert {(twins.roots[0] / name).lstat().st_mtime for name in names} == {1_970_000_000}
+        twins.each(None, os.lchown, KINDS + LINKS, NOBODY, NOBODY)
 
 
-def test_who_may(sides: Sides) -> None:
+def test_who_may(twins: Twins) -> None:
     """Who may write may set now, and only that; a mode keeps neither owner nor root out."""
-    sides.do(ROOT, lambda name: os.chmod(name, 0o644), FOLLOWED)
+    twins.each(None, os.chmod, FOLLOWED, 0o644)
     refused = ((OMIT, SECOND), (FIRST, OMIT), (FIRST, SECOND), (NOW, OMIT), (FIRST, NOW))
     for names in (FOLLOWED, LINKS):
-        sides.do(STRANGER, _set(NOW, NOW), names, Error(EACCES))
-        sides.do(STRANGER, _set(OMIT, OMIT), names)
+        twins.each("EACCES", _set(NOW, NOW), names, who=STRANGER)
+        twins.each(None, _set(OMIT, OMIT), names, who=STRANGER)
         for times in refused:
-            sides.do(STRANGER, _set(*times), names, Error(EPERM))
-    sides.do(STRANGER, _set_links_own(1, 1), KINDS, Error(EPERM))
-    sides.do(ROOT, lambda name: os.chmod(name, 0o666), FOLLOWED)
-    sides.do(STRANGER, _set(NOW, NOW), FOLLOWED)
-    sides.do(STRANGER, _set(NOW, NOW), LINKS)
+            twins.each("EPERM", _set(*times), names, who=STRANGER)
+    twins.each("EPERM", _set_links_own(1, 1), KINDS, who=STRANGER)
+    twins.each(None, os.chmod, FOLLOWED, 0o666)
+    twins.each(None, _set(NOW, NOW), FOLLOWED, who=STRANGER)
+    twins.each(None, _set(NOW, NOW), LINKS, who=STRANGER)
     for times in refused:
-        sides.do(STRANGER, _set(*times), FOLLOWED, Error(EPERM))
-    sides.do(ROOT, lambda name: os.lchown(name, NOBODY, NOBODY), KINDS)
-    sides.do(ROOT, lambda name: os.chmod(name, 0), FOLLOWED)
+        twins.each("EPERM", _set(*times), FOLLOWED, who=STRANGER)
+    twins.each(None, os.lchown, KINDS, NOBODY, NOBODY)
+    twins.each(None, os.chmod, FOLLOWED, 0)
     for who in (OWNER, ROOT):
-        sides.do(who, _set(FIRST, SECOND), FOLLOWED)
-        sides.do(who, _set(NOW, NOW), FOLLOWED)
+        twins.each(None, _set(FIRST, SECOND), FOLLOWED, who=who)
+        twins.each(None, _set(NOW, NOW), FOLLOWED, who=who)
 
 
-def test_below_a_descriptor(sides: Sides) -> None:
+def test_below_a_descriptor(twins: Twins) -> None:
     """Names below a directory that is open, and the descriptor's own file."""
 
     def at(name: str) -> None:
@@ -133,7 +130,7 @@ def test_below_a_descriptor(sides: Sides) -> None:
         finally:
             os.close(descriptor)
 
-    sides.do(ROOT, at, FOLLOWED)
-    sides.do(ROOT, _times, FOLLOWED, (3, 4))
-    sides.do(ROOT, own, ["file", "directory"])
-    sides.do(STRANGER, own, ["file", "directory"], Error(EPERM))
+    twins.each(None, at, FOLLOWED)
+    twins.each((3, 4), _times, FOLLOWED)
+    twins.each(None, own, ["file", "directory"])
+    twins.each("EPERM", own, ["file", "directory"], who=STRANGER)

@@ -11,6 +11,7 @@ import os
 import platform
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -24,6 +25,18 @@ _CLONE_FS = 0x200
 # setgroups, setresgid, setresuid
 _NUMBERS = {"x86_64": (116, 119, 117), "aarch64": (159, 149, 147)}[platform.machine()]
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True)
+class Who:
+    """Whom to be: the group is called as the user unless it is told; groups are supplementary."""
+
+    uid: int
+    gid: int | None = None
+    groups: tuple[int, ...] = ()
+
+
+ROOT = Who(0)
 
 
 class User:
