@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import replace
 
 from msgspec import structs
@@ -123,12 +124,9 @@ class Commits:
             return
         if content.buffer is not None:
             await content.buffer.sync(INLINE)
-        await self._core.namespace.acquire(exclusive=False)
-        try:
+        async with self._core.namespace.held(stays=_parents(node)):
             if node.names:
                 self.backlog.keep(node)
-        finally:
-            self._core.namespace.release(exclusive=False)
 
     async def _commit(self, node: Node, content: Content) -> None:
         generation = self.buffer(node).generation
@@ -154,18 +152,13 @@ class Commits:
             raise
 
     async def _send(self, node: Node, content: Content) -> None:
-        new = node.local
-        if new:
-            await self._core.namespace.acquire(exclusive=False)
-        try:
+        held = self._core.namespace.held(stays=_parents(node)) if node.local else nullcontext()
+        async with held:
             buffer, pending, before = self.buffer(node), node.pending, self._core.clock()
             generation = buffer.generation
             entry = await self._core.uploader.commit(buffer, self.target(node), content)
             self._core.saw_commit(entry, before)
             await self._committed(node, content, entry, generation, pending)
-        finally:
-            if new:
-                self._core.namespace.release(exclusive=False)
 
     async def _committed(
         self, node: Node, content: Content, entry: Entry, generation: int, sent: AttributeChange
@@ -356,3 +349,7 @@ class Commits:
             raise
         except (FilesfsError, OSError) as error:
             log.error("not stored: %s", error)
+
+
+def _parents(node: Node) -> tuple[Node, ...]:
+    return tuple(parent for parent, _ in node.names)

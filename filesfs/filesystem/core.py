@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import errno
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Container
+from collections.abc import AsyncIterator, Callable, Container
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -103,59 +103,63 @@ class Kernel(Protocol):
         """At once, before this returns: only of an inode that the call being served holds."""
 
 
-class NamespaceLock:
-    """Commits of new files share it; a rename of a directory has it alone, so that no path changes
-    under a commit.
+@dataclass(eq=False, slots=True)
+class _Claim:
+    """Directories of which one side moves or goes away, and the other needs the path of."""
 
-    First come, first served: with commits always under way a rename would else wait for ever.
-    Whoever has it must not ask for it again.
+    moves: tuple[Node, ...]
+    stays: tuple[Node, ...]
+    turn: trio.Event = field(default_factory=trio.Event)
+
+    def meets(self, other: _Claim) -> bool:
+        if not (self.moves or other.moves):  # nearly always
+            return False
+        return self._moves_under(other) or other._moves_under(self)
+
+    def _moves_under(self, other: _Claim) -> bool:
+        nodes = (*other.moves, *other.stays)
+        return any(inside(node, moved) for moved in self.moves for node in nodes)
+
+
+class NamespaceLock:
+    """Commits of new files hold on to their directories; a rename or removal of a directory has it
+    and all below alone, so that no path changes under a commit.
+
+    First come, first served: with commits always under way a rename would else wait for ever. But
+    whoever is about other directories waits for none of them: a commit may take minutes. Whoever
+    has it must not ask for it again.
     """
 
     def __init__(self) -> None:
-        self._shared = 0
-        self._exclusive = False
-        self._waiting: OrderedDict[trio.Event, bool] = OrderedDict()  # in order; exclusive or not
+        self._held: list[_Claim] = []
+        self._waiting: list[_Claim] = []  # in order
 
-    async def acquire(self, *, exclusive: bool) -> None:
-        if not self._waiting and self._is_free(exclusive):
-            self._take(exclusive)
-            return
-        turn = trio.Event()
-        self._waiting[turn] = exclusive
-        try:
-            await turn.wait()
-        except BaseException:
-            if self._waiting.pop(turn, None) is None:
-                self.release(exclusive=exclusive)
-            else:
-                self._go_on()
-            raise
-
-    def release(self, *, exclusive: bool) -> None:
-        if exclusive:
-            self._exclusive = False
-        else:
-            self._shared -= 1
+    @asynccontextmanager
+    async def held(
+        self, *, stays: tuple[Node, ...] = (), moves: tuple[Node, ...] = ()
+    ) -> AsyncIterator[None]:
+        """`moves`: directories that have no place, or another one, afterwards."""
+        claim = _Claim(moves, stays)
+        self._waiting.append(claim)
         self._go_on()
-
-    def _is_free(self, exclusive: bool) -> bool:
-        return not (self._exclusive or (exclusive and self._shared))
-
-    def _take(self, exclusive: bool) -> None:
-        if exclusive:
-            self._exclusive = True
-        else:
-            self._shared += 1
+        try:
+            if not claim.turn.is_set():  # else without a switch of tasks
+                await claim.turn.wait()
+            yield
+        finally:
+            (self._held if claim.turn.is_set() else self._waiting).remove(claim)
+            self._go_on()
 
     def _go_on(self) -> None:
         """Those whose turn it is have it."""
-        while self._waiting:
-            turn, exclusive = next(iter(self._waiting.items()))
-            if not self._is_free(exclusive):
-                return
-            del self._waiting[turn]
-            self._take(exclusive)
-            turn.set()
+        ahead: list[_Claim] = []
+        for claim in self._waiting:
+            if any(claim.meets(other) for other in (*self._held, *ahead)):
+                ahead.append(claim)
+            else:
+                self._held.append(claim)
+                claim.turn.set()
+        self._waiting = ahead
 
 
 def _ticks() -> int:

@@ -107,19 +107,17 @@ class Namespace:
         kind: Kind,
     ) -> Node:
         """A small new thing, on the server at once; EEXIST when the name is taken there."""
-        place = self._tree.place(parent, name)
-        await self._core.namespace.acquire(exclusive=False)
-        try:
+        async with self._core.namespace.held(stays=(parent,)):
+            place = self._tree.place(parent, name)
             before = self._core.clock()
-            entry = await self._core.backend.put(
-                place, data, mime_type, change, only_new=True, kind=kind
-            )
+            try:
+                entry = await self._core.backend.put(
+                    place, data, mime_type, change, only_new=True, kind=kind
+                )
+            except PreconditionFailed as error:
+                self._core.directories.doubt(parent, name)
+                raise FileSystemError(errno.EEXIST) from error
             self._core.saw_commit(entry, before)
-        except PreconditionFailed as error:
-            self._core.directories.doubt(parent, name)
-            raise FileSystemError(errno.EEXIST) from error
-        finally:
-            self._core.namespace.release(exclusive=False)
         return self.appeared(parent, name, entry)
 
     def appeared(self, parent: Node, name: bytes, entry: Entry) -> Node:
@@ -295,11 +293,8 @@ class Namespace:
         known = self._core.directories.known(node)
         if known is not None and known.local:
             raise FileSystemError(errno.ENOTEMPTY)
-        await self._core.namespace.acquire(exclusive=True)
-        try:
+        async with self._core.namespace.held(stays=(parent,), moves=(node,)):
             stamped = await self._remove(self._tree.place(parent, name), Kind.DIRECTORY)
-        finally:
-            self._core.namespace.release(exclusive=True)
         self.disappeared(node, parent, name, stamped)
         self._core.directories.drop(node)
         self.count_link(parent, -1)

@@ -48,7 +48,7 @@ class Renaming:
         )
         if directory:  # once without holding anything up, and again with the lock
             await self._send_below(source, old, new, flags)
-        async with self._locks(source, target, exclusive=directory):
+        async with self._locks(source, target, (old[0], new[0])):
             if directory:
                 await self._send_below(source, old, new, flags)
             await self._locked(source, target, old, new, flags)
@@ -102,7 +102,7 @@ class Renaming:
 
     @asynccontextmanager
     async def _locks(
-        self, source: Node, target: Node | None, *, exclusive: bool
+        self, source: Node, target: Node | None, stays: tuple[Node, ...]
     ) -> AsyncIterator[None]:
         """With no commit of either under way: both content locks, in a fixed order, and then the
         namespace, as a commit takes them.
@@ -111,11 +111,11 @@ class Renaming:
             (n.content for n in (source, target) if n and isinstance(n.content, Content)),
             key=lambda content: content.node.inode,
         )
+        moves = tuple(n for n in (source, target) if n and n.kind is Kind.DIRECTORY)
         async with AsyncExitStack() as held:
             for content in contents:
                 await held.enter_async_context(content.lock)
-            await self._core.namespace.acquire(exclusive=exclusive)
-            held.callback(self._core.namespace.release, exclusive=exclusive)
+            await held.enter_async_context(self._core.namespace.held(stays=stays, moves=moves))
             yield
 
     async def _locked(

@@ -12,8 +12,9 @@ import trio.testing
 
 from filesfs.domain import AttributeChange, Location
 from filesfs.errors import AccessDenied, FileSystemError, NoSpace, PreconditionFailed
+from filesfs.state.inodes import Node
 from tests.fakes.memory_backend import MemoryBackend
-from tests.unit.filesystem_rig import ROOT_USER, rig
+from tests.unit.filesystem_rig import ROOT_USER, Rig, rig
 
 pytestmark = pytest.mark.trio
 
@@ -152,13 +153,15 @@ async def test_a_directory_is_renamed_while_files_are_made_without_a_pause(tmp_p
     """There is always a commit of a new file under way, and none of them lasts."""
     async with rig(tmp_path) as mine:
         await mine.fs.namespace.mkdir(mine.bucket, b"d", 0o755, ROOT_USER)
+        folder = await mine.lookup(b"d")
+        assert folder is not None
         done = trio.Event()
 
         async def make(first: int) -> None:
             for number in range(first, 1000, 2):
                 if done.is_set():
                     return
-                await mine.store(b"%d" % number, b"x")
+                await _made(mine, folder, b"%d" % number)
 
         async def rename() -> None:
             await trio.lowlevel.checkpoint()
@@ -170,6 +173,47 @@ async def test_a_directory_is_renamed_while_files_are_made_without_a_pause(tmp_p
             nursery.start_soon(make, 1)
             nursery.start_soon(rename)
         assert mine.backend.faults.count("put") < 100
+
+
+async def test_directories_do_not_wait_for_what_is_done_in_others(tmp_path: Path) -> None:
+    """A commit may take minutes: a rename above it waits, and nobody waits for that elsewhere."""
+    async with rig(tmp_path) as mine:
+        names = mine.fs.namespace
+        for name in (b"busy", b"gone", b"moves"):
+            await names.mkdir(mine.bucket, name, 0o755, ROOT_USER)
+        busy = await mine.lookup(b"busy")
+        assert busy is not None
+        put = mine.backend.faults.hold("put")
+        renamed = trio.Event()
+
+        async def rename() -> None:
+            await mine.fs.renaming.rename((mine.bucket, b"busy"), (mine.bucket, b"idle"), 0)
+            renamed.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_made, mine, busy, b"large")
+            await put.reached.wait()
+            nursery.start_soon(rename)
+            await trio.testing.wait_all_tasks_blocked()
+            with trio.fail_after(5):
+                await names.rmdir(mine.bucket, b"gone")
+                old, new = (mine.bucket, b"moves"), (mine.bucket, b"moved")
+                await mine.fs.renaming.rename(old, new, 0)
+            nursery.start_soon(mine.store, b"small", b"x")
+            await trio.testing.wait_all_tasks_blocked()
+            assert mine.calls.count("put") == 2  # which the backend holds up
+            assert not renamed.is_set()
+            put.open()
+        assert renamed.is_set()
+        assert await mine.names() == [b"idle", b"moved", b"small"]
+
+
+async def _made(mine: Rig, parent: Node, name: bytes) -> None:
+    """A new file, written and closed."""
+    node, handle, _ = await mine.fs.namespace.create(parent, name, 0o644, os.O_RDWR, ROOT_USER)
+    mine.fs.core.inodes.remember(node)
+    await mine.fs.files.write(handle, 0, b"x")
+    await mine.close(handle)
 
 
 async def test_an_error_that_nobody_thought_of_is_told_and_the_rest_goes_up(
