@@ -33,6 +33,11 @@ def renameat2(old: str | bytes, new: str | bytes, flags: int) -> None:
     _checked(_libc.renameat2(AT_FDCWD, os.fsencode(old), AT_FDCWD, os.fsencode(new), flags))
 
 
+def link(old: str, new: str) -> None:
+    """Another name of a symbolic link itself, too, not of what that leads to."""
+    os.link(old, new, follow_symlinks=False)
+
+
 def lchmod(path: str, mode: int) -> None:
     """chmod of what the path names, and not of what that leads to."""
     _checked(_libc.fchmodat(AT_FDCWD, os.fsencode(path), mode, AT_SYMLINK_NOFOLLOW))

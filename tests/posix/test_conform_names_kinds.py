@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.posix.beside import Twins
-from tests.posix.calls import EXCHANGE, NOREPLACE, renameat2
+from tests.posix.calls import EXCHANGE, NOREPLACE, link, renameat2
 from tests.posix.kinds import KINDS, NO_DIRECTORIES, make, remove
 from tests.posix.users import NOBODY, SOMEBODY
 
@@ -17,26 +17,22 @@ each_kind = pytest.mark.parametrize("kind", KINDS)
 each_other_kind = pytest.mark.parametrize("kind", NO_DIRECTORIES)
 
 
-def _link(old: str, new: str) -> None:
-    os.link(old, new, follow_symlinks=False)
-
-
 @each_other_kind
 def test_links_are_one_file(twins: Twins, kind: str) -> None:
     """Mode, owner, count and ctime are the file's, whichever name they came by."""
     twins("ok", make, kind, "one")
-    twins("ok", _link, "one", "two")
-    twins("ok", _link, "two", "three")
+    twins("ok", link, "one", "two")
+    twins("ok", link, "two", "three")
     if kind != "symlink":
         twins("ok", os.chmod, "two", 0o201)
     twins("ok", os.lchown, "two", NOBODY, SOMEBODY)
     twins("ok", os.unlink, "one")
     twins("ENOENT", os.lstat, "one")
-    twins("ok", _link, "three", "one")
+    twins("ok", link, "three", "one")
     for name in ("three", "two", "one"):
         twins("ok", os.unlink, name)
         twins("ENOENT", os.unlink, name)
-    twins("ENOENT", _link, "one", "two")
+    twins("ENOENT", link, "one", "two")
 
 
 @each_kind
@@ -48,8 +44,8 @@ def test_a_refused_call_changes_nothing(twins: Twins, kind: str) -> None:
         twins("EACCES", os.symlink, "one", "two", who=uid)
         twins("EACCES", os.rmdir if kind == "directory" else os.unlink, "one", who=uid)
         twins("EACCES", make, kind, "two", who=uid)
-    twins("EACCES", _link, "one", "two", who=NOBODY)
-    twins("EPERM" if kind == "directory" else "ok", _link, "one", "two")
+    twins("EACCES", link, "one", "two", who=NOBODY)
+    twins("EPERM" if kind == "directory" else "ok", link, "one", "two")
 
 
 @each_kind
@@ -62,7 +58,7 @@ def test_rename_keeps_the_file(twins: Twins, kind: str) -> None:
     twins("ok", os.rename, "d/one", "one")
     twins("ok", os.rename, "one", "one")
     if kind != "directory":
-        twins("ok", _link, "one", "two")
+        twins("ok", link, "one", "two")
         twins("ok", os.rename, "two", "three")
         twins("ok", os.rename, "one", "three")  # one file: nothing happens
     twins("ok", remove, "one")
@@ -77,7 +73,7 @@ def test_rename_over_a_file_with_another_name(twins: Twins, kind: str, other: st
     """The one that is replaced loses a link, which its ctime tells."""
     twins.only("ok", make, kind, "new")
     twins.only("ok", make, other, "old")
-    twins.only("ok", _link, "old", "kept")
+    twins.only("ok", link, "old", "kept")
     twins("ok", os.rename, "new", "old")
     twins("EEXIST", renameat2, "old", "kept", NOREPLACE)
     twins("ok", renameat2, "old", "kept", EXCHANGE)
@@ -105,7 +101,7 @@ def test_what_exists_is_not_made_again(twins: Twins, kind: str, uid: int) -> Non
     twins("ok", os.chmod, ".", 0o777)
     twins("ok", make, kind, "there", uid)
     twins("ok", make, "file", "f", uid)
-    twins("EEXIST", _link, "f", "there", who=uid)
+    twins("EEXIST", link, "f", "there", who=uid)
     twins("EEXIST", os.symlink, "target", "there", who=uid)
     twins("EEXIST", renameat2, "f", "there", NOREPLACE, who=uid)
     for new in KINDS:
@@ -139,7 +135,7 @@ def test_nothing_is_below_a_file(twins: Twins, kind: str, uid: int) -> None:
     answer = "ENOENT" if kind == "symlink" else "ENOTDIR"
     calls: list[tuple[Callable[..., object], tuple[str, ...]]] = [
         (call, pair)
-        for call in (os.rename, _link)
+        for call in (os.rename, link)
         for pair in (("f/x", "new"), ("g", "f/x"), ("f/x", "f/y"))
     ]
     calls += [(os.unlink, ("f/x",)), (os.rmdir, ("f/x",)), (os.symlink, ("target", "f/x"))]
@@ -182,7 +178,7 @@ def test_a_link_is_not_what_it_leads_to(twins: Twins, uid: int) -> None:
     twins("ok", os.symlink, "f", "link", who=uid)
     twins("ok", lambda: os.stat("link").st_mode, who=uid)
     twins("ok", os.rename, "link", "moved", who=uid)
-    twins("ok", _link, "moved", "second", who=uid)
+    twins("ok", link, "moved", "second", who=uid)
     twins("ok", os.unlink, "f", who=uid)
     twins("ENOENT", os.stat, "moved", who=uid)
     twins("ok", os.unlink, "second", who=uid)

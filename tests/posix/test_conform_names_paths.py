@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.posix.beside import Twins, tmpfs
-from tests.posix.calls import NOWHERE, NULL, raw
+from tests.posix.calls import NOWHERE, NULL, link, raw
 from tests.posix.kinds import KINDS, make, remove
 from tests.posix.users import NOBODY
 
@@ -233,13 +233,9 @@ def test_between_file_systems(twins: Twins, kind: str) -> None:
             for pair in (("x", f"{there}-new"), ("x", there), (there, "new"), (there, "x")):
                 linked = "EEXIST" if pair[1].endswith("x") else "EXDEV"
                 twins.briefly("EXDEV", os.rename, *pair, names=("x", "new"), who=uid)
-                twins.briefly(linked, _link, *pair, names=("x", "new"), who=uid)
+                twins.briefly(linked, link, *pair, names=("x", "new"), who=uid)
         assert os.listdir(elsewhere) == ["x"]
     elsewhere.rmdir()
-
-
-def _link(old: str, new: str) -> None:
-    os.link(old, new, follow_symlinks=False)
 
 
 def test_a_mount_point_stays(place: Path) -> None:
