@@ -20,6 +20,7 @@ from filesfs.filesystem.files import Files
 from filesfs.filesystem.tree import Tree
 from filesfs.state import acl
 from filesfs.state.inodes import Node
+from filesfs.wire import is_registered
 
 _NS = 1_000_000_000
 _S_ISGID = 0o2000
@@ -62,13 +63,16 @@ class AttributeView:
             accessed if accessed is not None else modified,
             modified,
             max(node.pending_ctime, changed if changed is not None else modified),
-            self.ttl(),
+            self.ttl(entry),
         )
 
-    def ttl(self) -> float:
-        """Seconds for which the kernel may believe us."""
-        rules = self._core.rules
-        return rules.feed_ttl if self._core.directories.feed else rules.ttl
+    def ttl(self, entry: Entry | None) -> float:
+        """Seconds for which the kernel may believe what we say of it, or of what is not in it. Of
+        registered locations the feed tells nothing.
+        """
+        known = entry.resource_id if entry is not None else None
+        told = self._core.directories.feed and not (known and is_registered(known))
+        return self._core.rules.feed_ttl if told else self._core.rules.ttl
 
     def _default_mode(self, node: Node) -> int:
         full = 0o777 if node.kind in (Kind.DIRECTORY, Kind.SYMLINK) else 0o666

@@ -76,7 +76,7 @@ class Files:
         along.
         """
         assert node.entry is not None
-        stamp = self._core.directories.stamp()
+        stamp = self._core.directories.stamp(node)
         try:
             entry = await self._latest(node, readable)
         except NotFound:

@@ -163,7 +163,7 @@ class Namespace:
             change = change.then(AttributeChange(xattrs={acl.DEFAULT: default}))
         await self._refuse_existing(parent, name)
         place = self._tree.place(parent, name)
-        stamp = self._core.directories.stamp()
+        stamp = self._core.directories.stamp(parent)
         try:
             before = self._core.clock()
             entry = await self._core.backend.make_directory(place, change)

@@ -19,9 +19,8 @@ from filesfs.filesystem.content import unsent
 from filesfs.filesystem.core import Core, version_of
 from filesfs.state import names
 from filesfs.state.directories import Directory, Stamp
-from filesfs.state.inodes import Node, inside
+from filesfs.state.inodes import Node, inside, registered
 from filesfs.state.packed import Packed, pack
-from filesfs.wire import is_registered
 
 log = logging.getLogger(__name__)
 
@@ -110,13 +109,8 @@ class Tree:
         return self._core.rules.read_only or refused
 
     def registered(self, node: Node) -> bool:
-        """Whether it lies in a registered location. What is not there yet does if its directory
-        does.
-        """
-        while node.names and (node.entry is None or node.entry.resource_id is None):
-            node = node.names[0][0]
-        known = node.entry.resource_id if node.entry is not None else None
-        return known is not None and is_registered(known)
+        """Whether it lies in a registered location."""
+        return registered(node)
 
     # -- nodes ------------------------------------------------------------------------------------
     def adopt(self, parent: Node, name: bytes, entry: Entry) -> Node:
@@ -198,7 +192,7 @@ class Tree:
         entry: Entry | None = None
         for _ in range(_TRIES):
             before = (directory.events, directory.stamps.get(name), directory.entries.get(name))
-            stamp = self._core.directories.stamp()
+            stamp = self._core.directories.stamp(parent)
             try:
                 entry = await self._core.backend.stat(place)
             except NotFound:
@@ -253,7 +247,7 @@ class Tree:
         trusted.
         """
         done = trio.Event()
-        mutations, stamp = directory.mutations, self._core.directories.stamp()
+        mutations, stamp = directory.mutations, self._core.directories.stamp(node)
         self._fetches[node] = (mutations, done)
         try:
             where = self.location(node)

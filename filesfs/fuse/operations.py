@@ -77,11 +77,12 @@ class Operations(pyfuse3.Operations):
     ) -> pyfuse3.EntryAttributes:
         if len(name) > 255:
             raise pyfuse3.FUSEError(errno.ENAMETOOLONG)
-        node = await self._fs.tree.child(self._node(parent_inode), name)
+        parent = self._node(parent_inode)
+        node = await self._fs.tree.child(parent, name)
         if node is not None:
             return await self._entered(node)
         if self._fs.core.directories.feed:
-            return absent(self._fs.attributes.ttl())
+            return absent(self._fs.attributes.ttl(parent.entry))
         raise pyfuse3.FUSEError(errno.ENOENT)
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:

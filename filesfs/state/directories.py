@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from filesfs.domain import Entry, Inode, Location
-from filesfs.state.inodes import Node
+from filesfs.state.inodes import Node, registered
 from filesfs.state.packed import Packed, pack, unpack
 
 # Events remembered, so that an answer older than an event about its directory is not cached.
@@ -88,8 +88,11 @@ class DirectoryCache:
         """The feed ran and does not now: the server may be away."""
         return self._generation > 0 and self._feed is None
 
-    def stamp(self) -> Stamp:
-        return Stamp(self._feed, self._clock())
+    def stamp(self, node: Node) -> Stamp:
+        """For an answer about this node, or what is in it. Of registered locations the feed tells
+        nothing, so there an answer is good for the ttl alone.
+        """
+        return Stamp(None if registered(node) else self._feed, self._clock())
 
     def fresh(self, stamp: Stamp | None) -> bool:
         if stamp is None:
@@ -184,7 +187,7 @@ class DirectoryCache:
         directory = self.of(node)
         directory.mutations += 1
         doubted = name in directory.doubts
-        self.keep_entry(node, name, entry, self.stamp())
+        self.keep_entry(node, name, entry, self.stamp(node))
         if doubted:
             directory.stamps.pop(name, None)
             directory.doubts.add(name)

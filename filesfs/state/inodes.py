@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from filesfs.domain import NO_CHANGE, Entry, Inode, Kind, Location, ResourceId
 from filesfs.state.packed import Packed, pack, unpack
+from filesfs.wire import is_registered
 
 ROOT = Inode(1)
 # Inodes of what is not on the server yet, until it gets a resource id to derive its number from
@@ -111,6 +112,14 @@ def inside(node: Node, ancestor: Node) -> bool:
             return False
         node = node.names[0][0]
     return True
+
+
+def registered(node: Node) -> bool:
+    """Whether it lies in a registered location; what is not there yet: if its directory does."""
+    while node.names and (node.entry is None or node.entry.resource_id is None):
+        node = node.names[0][0]
+    known = node.entry.resource_id if node.entry is not None else None
+    return known is not None and is_registered(known)
 
 
 @functools.lru_cache(maxsize=16)  # one that is not found is derived again when it is made

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import quote
 
@@ -59,6 +60,34 @@ def test_what_is_registered_shows_and_is_copied_out(
     subprocess.run(["diff", "-r", root / "media", tmp_path / "copy"], check=True)
     with pytest.raises(OSError, match="Read-only"):
         (mount / "media" / "new").write_text("x")
+
+
+def test_what_changes_in_the_folder_itself_shows_within_seconds(
+    places: tuple[Path, Path],
+) -> None:
+    """No change feed tells of it, so nothing there is believed for longer than the ttl."""
+    mount, root = places
+    here, there = mount / "desk", root / "desk"
+    (there / "grows").write_text("1")
+    (there / "goes").write_text("2")
+    wait_until(lambda: (here / "grows").exists() and (here / "goes").exists())
+    assert not (here / "comes").exists()
+    assert "comes" not in os.listdir(here)
+    (there / "comes").write_text("new")
+    (there / "grows").write_text("12345")
+    (there / "goes").unlink()
+    wait_until(lambda: (here / "comes").exists())
+    wait_until(lambda: "comes" in os.listdir(here) and "goes" not in os.listdir(here))
+    wait_until(lambda: (here / "grows").stat().st_size == 5 and not (here / "goes").exists())
+    assert (here / "comes").read_text() == "new"
+    assert (here / "grows").read_text() == "12345"
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < deadline, "it does not show"
+        time.sleep(0.1)
 
 
 def test_a_tree_is_copied_in_where_writing_is_allowed(
@@ -119,8 +148,7 @@ def test_names_that_keys_cannot_hold_are_the_same_on_both_sides(places: tuple[Pa
     for name in names:
         (root / "desk" / os.fsdecode(name)).write_bytes(name)
     try:
-        listed = os.listdir(os.fsencode(mount / "desk"))
-        assert set(names) <= set(listed)
+        wait_until(lambda: set(names) <= set(os.listdir(os.fsencode(mount / "desk"))))
         for name in names:
             assert (mount / "desk" / os.fsdecode(name)).read_bytes() == name
         folder = mount / "desk" / "a folder"

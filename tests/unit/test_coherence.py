@@ -121,7 +121,7 @@ async def test_after_a_pause_of_the_feed_nothing_old_counts_before_it_was_caught
     async with rig(tmp_path) as mine:
         cache = mine.fs.core.directories = DirectoryCache(ttl=1, clock=lambda: now)
         cache.feed_connected(gap=True)
-        stamp = cache.stamp()
+        stamp = cache.stamp(mine.bucket)
         cache.keep_entry(mine.bucket, b"old", None, stamp)
         now = 5.0
         assert cache.lookup(mine.bucket, b"old") == (True, None)
@@ -129,7 +129,7 @@ async def test_after_a_pause_of_the_feed_nothing_old_counts_before_it_was_caught
         now = 10.0
         cache.feed_connected(gap=False)  # what happened since is on its way
         assert cache.lookup(mine.bucket, b"old") == (False, None)
-        cache.keep_entry(mine.bucket, b"new", None, cache.stamp())
+        cache.keep_entry(mine.bucket, b"new", None, cache.stamp(mine.bucket))
         now = 15.0
         assert cache.lookup(mine.bucket, b"new") == (True, None)
         assert cache.lookup(mine.bucket, b"old") == (False, None)

@@ -102,7 +102,7 @@ def test_many_known_inodes_take_little_and_give_it_back() -> None:
     try:
         before = tracemalloc.get_traced_memory()[0]
         names = {b"file-%d.dat" % number: pack(entry(number)) for number in range(MANY)}
-        directories.keep_listing(inodes.root, names, directories.stamp())
+        directories.keep_listing(inodes.root, names, directories.stamp(inodes.root))
         for name, packed in names.items():
             node = inodes.new_for(unpack(packed))
             inodes.add_name(node, inodes.root, name)
