@@ -44,8 +44,7 @@ class Files:
         writable = flags & os.O_ACCMODE != os.O_RDONLY or bool(flags & os.O_TRUNC)
         if writable and self._tree.read_only(node):
             raise FileSystemError(errno.EROFS, "read-only")
-        if not node.names and not node.opens:  # given up, and the kernel has not heard so yet
-            self._other_resource(node)
+        self._refuse_given_up(node)
         if node.kind is Kind.FILE and not unsent(node):
             await self.commits.backlog.clear(node)
             await self._revalidate(node, readable=not flags & os.O_TRUNC)
@@ -106,6 +105,11 @@ class Files:
         if data is not None and data:
             self._core.blocks.put(version_of(entry), 0, data)
         return entry
+
+    def _refuse_given_up(self, node: Node) -> None:
+        """ESTALE for a file that nobody has, which the kernel has not heard of yet."""
+        if not node.names and not node.opens:
+            self._other_resource(node)
 
     def _other_resource(self, node: Node) -> None:
         """ESTALE: the kernel looks the name up again, and finds what is there now."""
@@ -180,6 +184,7 @@ class Files:
         """ftruncate() waits for close; truncate() of a path commits before it answers."""
         if self._tree.read_only(node):
             raise FileSystemError(errno.EROFS, "read-only")
+        self._refuse_given_up(node)
         self._truncate(node, size, caller)
         if not open_:
             try:

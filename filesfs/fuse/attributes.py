@@ -22,6 +22,7 @@ _TYPES = {
 _KINDS = {type_: kind for kind, type_ in _TYPES.items()}
 BLOCK_BYTES = 4096  # st_blksize would make cp use it as its buffer size: larger is better
 _IO_BYTES = 1 << 20
+_TIME_LIMIT = 1 << 63  # nanoseconds: from the year 1677 to 2262
 
 
 def kind_of_mode(mode: int) -> Kind:
@@ -65,6 +66,11 @@ def attribute_change(attributes: Any, fields: Any) -> AttributeChange:
         mode=stat.S_IMODE(attributes.st_mode) if chmod else None,
         uid=attributes.st_uid if fields.update_uid else None,
         gid=attributes.st_gid if fields.update_gid else None,
-        modified_ns=attributes.st_mtime_ns if fields.update_mtime else None,
-        accessed_ns=attributes.st_atime_ns if fields.update_atime else None,
+        modified_ns=_held(attributes.st_mtime_ns) if fields.update_mtime else None,
+        accessed_ns=_held(attributes.st_atime_ns) if fields.update_atime else None,
     )
+
+
+def _held(time_ns: int) -> int:
+    """The nearest time that 64 bits hold, as Linux does for what its file systems cannot hold."""
+    return max(-_TIME_LIMIT, min(time_ns, _TIME_LIMIT - 1))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -175,6 +176,15 @@ def test_utime_keeps_each_nanosecond(file: Path, folder: Path, nanoseconds: int)
         os.utime(path, ns=(nanoseconds, nanoseconds + 7))
         status = path.stat()
         assert (status.st_atime_ns, status.st_mtime_ns) == (nanoseconds, nanoseconds + 7)
+
+
+@pytest.mark.parametrize(("year", "held"), [(1500, 1677), (1700, 1700), (2250, 2250), (2400, 2262)])
+def test_utime_beyond_what_is_held_is_the_nearest(file: Path, year: int, held: int) -> None:
+    """As Linux does it for what a file system cannot hold: `cp -a` and tar must not fail."""
+    seconds = (datetime(year, 6, 1, tzinfo=UTC) - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds()
+    os.utime(file, (seconds, seconds))
+    shown = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=file.stat().st_mtime)
+    assert shown.year == held
 
 
 def test_utime_of_a_link_is_the_links_own(place: Path, file: Path) -> None:

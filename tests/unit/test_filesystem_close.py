@@ -102,6 +102,9 @@ async def test_a_new_file_that_was_given_up_is_not_opened_by_its_inode(tmp_path:
         with pytest.raises(FileSystemError) as raised:
             await mine.open(node, os.O_WRONLY | os.O_TRUNC)
         assert raised.value.code == errno.ESTALE  # the kernel looks the name up once more
+        with pytest.raises(FileSystemError) as raised:
+            await mine.fs.files.truncate(node, 3, ROOT_USER, open_=False)
+        assert raised.value.code == errno.ESTALE
         await mine.store(b"a", b"less")
         assert await mine.content(b"a") == b"less"
 
