@@ -151,8 +151,10 @@ class Replayer:
 
     def _chain(self, record: Record) -> list[Record]:
         """The record, and all that comes before it."""
-        before = self._before(record)
-        return [record, *self._chain(before)] if before is not None else [record]
+        chain = [record]
+        while (before := self._before(chain[-1])) is not None:
+            chain.append(before)
+        return chain
 
     def _is_stuck(self, record: Record) -> bool:
         self._ended[record.id] = self._ended.get(record.id, 0) + 1
