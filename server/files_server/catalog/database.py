@@ -7,21 +7,21 @@ runs them, commits once (one fsync for all of them) and only then answers them.
 from __future__ import annotations
 
 import asyncio
-import errno
-import os
 import queue
 import secrets
 import sqlite3
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from files_server.catalog import schema
+from files_server.catalog.disk import Place, has_room, is_full, log_pages, translated
+from files_server.catalog.savepoints import Spoilt, in_savepoint, plainly, roll_back
 from files_server.errors import ApiError
 from files_server.meters import meters
 
@@ -32,8 +32,7 @@ _SLOW_SECONDS = 0.002  # a commit of so long would hold up all other requests on
 _LONELY = 8  # jobs without another request meanwhile are taken for one client alone
 _AT_ONCE = 128  # commits on the event loop; then it is the thread's turn, to write the log back
 _BUSY_SECONDS = 10  # a wait for the lock of whoever else has opened the catalog
-_LOG_PAGES = 4000  # 16 MB: a checkpoint syncs twice more
-_ROOM = 1 << 20  # bytes; more than most commits write
+_READER_SECONDS = 1  # a full disk's wait for those who still read what is in the log
 _BATCH = 256  # mutations in one commit: bounds how long the first one waits for the others
 
 
@@ -74,7 +73,7 @@ class Transaction:
 
 
 Mutation = Callable[[Transaction], T]
-_Job = tuple[Mutation[Any], str, "asyncio.Future[Any]"]
+_Job = tuple[Mutation[Any], str, "asyncio.Future[Any]", bool]
 _Outcome = tuple["asyncio.Future[Any]", Any, BaseException | None]
 
 
@@ -93,11 +92,12 @@ class _Batch:
     outcomes: list[_Outcome] = field(default_factory=list)
     events: list[tuple[int, str]] = field(default_factory=list)
     garbage: list[str] = field(default_factory=list)
+    full: bool = False  # none of it was done: the disk has no room
 
-
-class _Spoilt(Exception):
-    """A mutation failed after it had changed something, so that all of its batch must begin again,
-    each in a savepoint. Savepoints are not the rule because they copy each page that changes."""
+    def add(self, later: _Batch) -> None:
+        self.outcomes += later.outcomes
+        self.events += later.events
+        self.garbage += later.garbage
 
 
 class Writer:
@@ -114,6 +114,9 @@ class Writer:
     def __init__(self, path: Path, committed: Callable[[Committed], None]) -> None:
         self._path = path
         self._connection = connect(path)
+        self._place = Place(path)
+        self._log_pages = log_pages(path.parent)
+        self._most_at_once = min(_AT_ONCE, self._log_pages // 31)
         self._committed = committed
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._handed = 0
@@ -141,16 +144,18 @@ class Writer:
         """It has ended."""
         self._requests -= 1
 
-    async def write(self, mutation: Mutation[T], origin: str = "", *, aside: bool = False) -> T:
+    async def write(
+        self, mutation: Mutation[T], origin: str = "", *, aside: bool = False, frees: bool = False
+    ) -> T:
         """Run `mutation` in a transaction; its result once it is on disk. Raises what it raises.
 
         It may run twice: a batch that one mutation spoils is rolled back, and begins again.
-        `aside`: it may take long, and is for the thread in any case.
+        `aside`: it may take long, and is for the thread in any case. `frees`: it makes room.
         """
         if self._closed:
             raise ApiError(503, "The server is stopping.")
         future: asyncio.Future[T] = self._loop.create_future()
-        job = (mutation, origin, future)
+        job = (mutation, origin, future, frees)
         if self._handed or self._turns:
             self._lonely = 0
         if aside or not self._is_quiet() or not self._do_now(job):
@@ -169,11 +174,12 @@ class Writer:
             self._lonely >= _LONELY
             and self._requests <= 1
             and self._last_seconds < _SLOW_SECONDS
-            and self._at_once < _AT_ONCE
+            and self._at_once < self._most_at_once
         )
 
     def _do_now(self, job: _Job) -> bool:
-        """Commit on the event loop, unless that would have to wait for somebody else's lock."""
+        """Commit on the event loop, unless that would have to wait, for somebody else's lock or on
+        a full disk for the log."""
         if not self._at_once:
             self._connection.execute("PRAGMA busy_timeout=0")
             self._connection.execute("PRAGMA wal_autocheckpoint=0")
@@ -182,7 +188,11 @@ class Writer:
             self._connection.execute("BEGIN IMMEDIATE")
         except sqlite3.OperationalError:
             return False
-        self._answer(self._commit([job]))
+        batch = self._commit([job])
+        if batch.full:
+            self._lonely = 0
+            return False
+        self._answer(batch)
         self._turns = 2  # in one a request is taken on, in the next it comes to its mutation
         self._loop.call_soon(self._turn)
         return True
@@ -192,20 +202,27 @@ class Writer:
         if self._turns:
             self._loop.call_soon(self._turn)
 
+    def _back_from_loop(self) -> None:
+        self._at_once = 0
+        self._connection.execute(f"PRAGMA busy_timeout={_BUSY_SECONDS * 1000}")
+        self._connection.execute(f"PRAGMA wal_autocheckpoint={self._log_pages}")
+
     def _main(self) -> None:
         running = True
         while running:
             jobs, running = self._take()
             if jobs:
                 if self._at_once:
-                    self._at_once = 0
-                    self._connection.execute(f"PRAGMA busy_timeout={_BUSY_SECONDS * 1000}")
-                    self._connection.execute(f"PRAGMA wal_autocheckpoint={_LOG_PAGES}")
+                    self._back_from_loop()
                 batch = self._commit(jobs)
+                if batch.full:
+                    batch = self._one_by_one(jobs)
                 with suppress(RuntimeError):  # the loop is gone: nobody waits any more
                     self._loop.call_soon_threadsafe(self._take_back, batch)
-        self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        with suppress(sqlite3.Error):  # then the next start does it
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._connection.close()
+        self._place.close()
 
     def _take(self) -> tuple[list[_Job], bool]:
         """What waits; under load also what is about to come, since it shares the sync."""
@@ -228,43 +245,67 @@ class Writer:
         begun = time.perf_counter()
         try:
             batch = self._run(self._connection, jobs)
+            self._place.take(self._connection)
             self._connection.execute("COMMIT")
         except Exception as error:
-            _roll_back(self._connection)
+            roll_back(self._connection)
             failure = translated(error, self._path.parent)
-            batch = _Batch([(future, None, failure) for _, _, future in jobs])
+            outcomes: list[_Outcome] = [(future, None, failure) for _, _, future, _ in jobs]
+            batch = _Batch(outcomes, full=is_full(failure))
         self._last_seconds = time.perf_counter() - begun
         meters.committed(len(jobs), self._last_seconds)
         return batch
+
+    def _one_by_one(self, jobs: list[_Job]) -> _Batch:
+        """On a full disk: each alone, which needs the least. Where it or the catalog's file has
+        room, in the place that the log has; else to change anything is refused."""
+        batch, is_new = _Batch(), False
+        for job in jobs:
+            one = self._commit([job])
+            if one.full and not is_new and (job[3] or has_room(self._connection)):
+                self._begin_log()
+                is_new = True
+                one = self._commit([job])
+            is_new = is_new and one.full
+            batch.add(one)
+        return batch
+
+    def _begin_log(self) -> None:
+        """Write all of the log back, so that the next commit is written over what it holds."""
+        with suppress(sqlite3.Error):
+            self._connection.execute(f"PRAGMA busy_timeout={_READER_SECONDS * 1000}")
+            self._connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+        self._connection.execute(f"PRAGMA busy_timeout={_BUSY_SECONDS * 1000}")
 
     def _run(self, connection: sqlite3.Connection, jobs: list[_Job]) -> _Batch:
         if not connection.in_transaction:
             connection.execute("BEGIN IMMEDIATE")
         try:
-            return self._all(connection, jobs, _plainly)
-        except _Spoilt:
+            return self._all(connection, jobs, plainly)
+        except Spoilt:
             connection.execute("ROLLBACK")
             connection.execute("BEGIN IMMEDIATE")
-            return self._all(connection, jobs, _in_savepoint)
+            return self._all(connection, jobs, in_savepoint)
 
     def _all(
         self,
         connection: sqlite3.Connection,
         jobs: list[_Job],
-        run: Callable[[Mutation[Any], Transaction], Any],
+        run: Callable[[sqlite3.Connection, Callable[[], Any]], Any],
     ) -> _Batch:
         batch = _Batch()
-        for mutation, origin, future in jobs:
+        for mutation, origin, future, _ in jobs:
             self._last_ns = max(self._last_ns + 1, time.time_ns())
             transaction = Transaction(connection, self._last_ns, origin)
             try:
-                result = run(mutation, transaction)
-            except _Spoilt:
+                result = run(connection, partial(mutation, transaction))
+            except Spoilt:
                 raise
             except Exception as error:
-                if not connection.in_transaction:  # SQLite rolled all of it back: a full disk
+                failure = translated(error, self._path.parent)
+                if is_full(failure) or not connection.in_transaction:  # SQLite rolled it back
                     raise
-                batch.outcomes.append((future, None, translated(error, self._path.parent)))
+                batch.outcomes.append((future, None, failure))
                 continue
             batch.outcomes.append((future, result, None))
             batch.events += transaction.events
@@ -288,59 +329,6 @@ class Writer:
         self._committed(Committed(batch.events, batch.garbage))
 
 
-def _plainly(mutation: Mutation[T], transaction: Transaction) -> T:
-    connection = transaction.connection
-    before = connection.total_changes
-    try:
-        return mutation(transaction)
-    except Exception as error:
-        if connection.total_changes != before and connection.in_transaction:
-            raise _Spoilt from error
-        raise
-
-
-def _in_savepoint(mutation: Mutation[T], transaction: Transaction) -> T:
-    connection = transaction.connection
-    connection.execute("SAVEPOINT job")
-    try:
-        return mutation(transaction)
-    except Exception:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK TO job")
-        raise
-    finally:
-        if connection.in_transaction:
-            connection.execute("RELEASE job")
-
-
-def _roll_back(connection: sqlite3.Connection) -> None:
-    with suppress(sqlite3.Error):
-        connection.execute("ROLLBACK")
-
-
-def translated(error: BaseException, folder: Path) -> BaseException:
-    """SQLite's word for a full disk as the API's. It knows ENOSPC alone: where a quota is used up
-    it speaks of an I/O error, so the folder's disk is asked whether that was it.
-    """
-    if isinstance(error, sqlite3.OperationalError):
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and _has_no_room(folder)):
-            return ApiError(507, "The server's disk is full: nothing was changed.")
-    return error
-
-
-def _has_no_room(folder: Path) -> bool:
-    try:
-        with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
-            left = _ROOM
-            while left:
-                left -= file.write(bytes(left))
-            os.fsync(file.fileno())  # network file systems notice late
-    except OSError as error:
-        return error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return False
-
-
 def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     """A connection to the catalog. Durable at commit: the log is synced each time."""
     connection = sqlite3.connect(
@@ -349,7 +337,7 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     )  # fmt: skip
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
-    connection.execute(f"PRAGMA wal_autocheckpoint={_LOG_PAGES}")
+    connection.execute(f"PRAGMA wal_autocheckpoint={log_pages(path.parent)}")
     connection.execute("PRAGMA cache_size=-32768")
     connection.execute("PRAGMA temp_store=MEMORY")
     if read_only:

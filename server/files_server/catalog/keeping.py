@@ -14,6 +14,9 @@ from files_server.settings import Settings
 
 # What a full disk takes back of the kept versions in one go: the oldest, until they hold so much.
 _ROOM = 1 << 30
+_LITTLE = 1 << 20  # and when only the catalog has no room
+_WORTH = 1 << 18  # bytes, but for a removal
+_FEW = 128  # versions, so that it takes little of the log
 _STEP = 250  # versions that expire in one go; some milliseconds, in which nobody else writes
 
 
@@ -88,6 +91,25 @@ def make_room(tx: Transaction) -> bool:
     for row in rows:
         drop_version(tx, row[0])
     return any(row[1] for row in rows)
+
+
+def give_up(tx: Transaction, least: int = _WORTH) -> bool:
+    """When the catalog has no room: give up some of what is kept in it, whatever is to go first
+    anyway. Whether there was any, of `least` bytes."""
+    rows = tx.all(
+        "SELECT id, size FROM versions WHERE expires_at IS NOT NULL AND blob IS NULL"
+        " ORDER BY expires_at LIMIT ?",
+        _FEW,
+    )
+    if sum(row[1] for row in rows) < least:
+        return False
+    size = 0
+    for version, length in rows:
+        drop_version(tx, version)
+        size += length
+        if size >= _LITTLE:
+            break
+    return bool(rows)
 
 
 def _oldest(tx: Transaction) -> list[tuple[int, str]]:

@@ -10,7 +10,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-_BYTES = 1 << 20  # some dozens of removals; the first of them that frees content frees more
+# Some dozens of removals; the first of them that frees content frees more. Else what there is.
+_SIZES = (1 << 20, 1 << 19, 1 << 18, 1 << 17)
 
 
 class Reserve:
@@ -18,20 +19,16 @@ class Reserve:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "reserve"
-        self.set_aside()
 
     def set_aside(self) -> None:
-        """Take the space (again), if there is as much."""
-        if self._path.exists():
-            return
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            os.posix_fallocate(descriptor, 0, _BYTES)
-        except OSError:  # no room, or a file system that cannot
-            with suppress(OSError):
-                self._path.unlink()
-        finally:
-            os.close(descriptor)
+        """Take the space (again), or as much of it as there is."""
+        with suppress(OSError):  # there is not even room for its name
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                if not any(_take(descriptor, size) for size in _SIZES):
+                    self._path.unlink()
+            finally:
+                os.close(descriptor)
 
     def give(self) -> bool:
         """Give it back to the disk; whether there was any."""
@@ -40,3 +37,12 @@ class Reserve:
         except FileNotFoundError:
             return False
         return True
+
+
+def _take(descriptor: int, size: int) -> bool:
+    if os.fstat(descriptor).st_size >= size:
+        return True
+    with suppress(OSError):  # no room, or a file system that cannot
+        os.posix_fallocate(descriptor, 0, size)
+        return True
+    return False

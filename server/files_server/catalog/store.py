@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -55,14 +56,14 @@ class Catalog:
     def __init__(
         self, path: Path, removals: Removals, feed: Callable[[list[tuple[int, str]]], None]
     ) -> None:
-        shrinking.enable(path)
-        database.prepare(path)
+        self._reserve = Reserve(path.parent)
+        _prepare(path, self._reserve)
         self._path = path
         self._removals = removals
         self._feed = feed
         self.reader = database.connect(path, read_only=True)
         self._writer = Writer(path, self._after)
-        self._reserve = Reserve(path.parent)
+        self._reserve.set_aside()
         self.epoch, self.latest = self._position()
         self._writer.start()
 
@@ -82,9 +83,12 @@ class Catalog:
     def leave(self) -> None:
         self._writer.leave()
 
-    async def write(self, mutation: Mutation[T], origin: str = "", *, aside: bool = False) -> T:
+    async def write(
+        self, mutation: Mutation[T], origin: str = "", *, aside: bool = False, frees: bool = False
+    ) -> T:
         """Run a mutation; its result once it is durable, and the disk has the space back of blobs
-        that it left without a name. `aside`: it may take long, and nobody else may wait for it."""
+        that it left without a name. `aside`: it may take long, and nobody else may wait for it.
+        Old versions that are kept in the catalog give way when that has no room for it."""
         garbage: list[str] = []
 
         def noted(tx: Transaction) -> T:  # it may run twice
@@ -92,19 +96,32 @@ class Catalog:
             garbage[:] = tx.garbage
             return result
 
-        result = await self._writer.write(noted, origin, aside=aside)
+        try:
+            result = await self._writer.write(noted, origin, aside=aside, frees=frees)
+        except ApiError as error:
+            if error.status != 507 or not await self._gave_up(frees):
+                raise
+            result = await self._writer.write(noted, origin, aside=aside, frees=frees)
         if garbage:
             await self._removals.settled()
         return result
 
+    async def _gave_up(self, least: bool) -> bool:
+        """Whether something kept made place in the catalog; `least`: be it ever so little."""
+        give_up = partial(keeping.give_up, least=0) if least else keeping.give_up
+        try:
+            return await self._writer.write(give_up, aside=True, frees=True)
+        except ApiError:  # it has no room in the log itself
+            return False
+
     async def remove(self, mutation: Mutation[T], origin: str = "", *, aside: bool = False) -> T:
         """As `write`, for what takes names away: it works on a full disk, too."""
         try:
-            return await self.write(mutation, origin, aside=aside)
+            return await self.write(mutation, origin, aside=aside, frees=True)
         except ApiError as error:
             if error.status != 507 or not self._reserve.give():
                 raise
-        result = await self.write(mutation, origin, aside=aside)
+        result = await self.write(mutation, origin, aside=aside, frees=True)
         with suppress(ApiError):  # it is done; room for the next one is looked for here, or later
             await self.make_room()
         await asyncio.to_thread(self._reserve.set_aside)
@@ -173,15 +190,15 @@ class Catalog:
         """Drop what has expired: superseded versions, old change events."""
         more = True
         while more:  # as an hour after a large `rm -r`
-            more = await self.write(keeping.expire, aside=True)
+            more = await self.remove(keeping.expire, aside=True)
             await asyncio.sleep(_PAUSE_SECONDS if more else 0)
-        await self.write(_prune, aside=True)
+        await self.remove(_prune, aside=True)
         await asyncio.to_thread(self._reserve.set_aside)
 
     async def shrink(self) -> None:
         """Give unused pages back to the disk, with pauses, so that requests go in between."""
         given = False
-        while await self.write(shrinking.step, aside=True):
+        while await self.remove(shrinking.step, aside=True):
             given = True
             await asyncio.sleep(_PAUSE_SECONDS)
         if given:  # the file is cut when the log has been written back
@@ -216,6 +233,17 @@ class Catalog:
         row = self.reader.execute("SELECT seq FROM sqlite_sequence WHERE name = 'changes'")
         found = row.fetchone()
         return epoch, found[0] if found else 0
+
+
+def _prepare(path: Path, reserve: Reserve) -> None:
+    """Bring the file to the current form. To open it takes a little of the disk, too."""
+    shrinking.enable(path)
+    try:
+        database.prepare(path)
+    except sqlite3.OperationalError:
+        if not reserve.give():
+            raise
+        database.prepare(path)
 
 
 def _prune(tx: Transaction) -> None:
