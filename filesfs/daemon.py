@@ -7,6 +7,7 @@ one mount.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -190,6 +191,7 @@ async def _serve(settings: MountSettings, core: Core, ready: Callable[[], None])
         # Before the mount is announced: whoever waited for that may ask at once.
         await nursery.start(control.serve, settings.cache_dir, _commands(settings, filesystem))
         nursery.start_soon(_announce, settings.mountpoint, ready)
+        gc.freeze()  # what is there stays: no collection has to look at it again
         with stop.calls:
             await turns.serve(_MAX_TASKS, stop.finish)
         notify.stopping()
