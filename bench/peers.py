@@ -52,7 +52,7 @@ class SeaweedFS:
 
     name = "SeaweedFS"
     promise = "fsync of its volumes on, by fs.configure -fsync"
-    early = ""
+    early = ()
 
     def missing(self) -> str:
         return "" if program("weed") else "weed is not installed"
@@ -77,7 +77,7 @@ class S3fs:
 
     name = "s3fs"
     promise = "uploaded at close to SeaweedFS's S3, fsync of its volumes on"
-    early = ""
+    early = ()
 
     def missing(self) -> str:
         return _missing("s3fs", "weed")
@@ -99,11 +99,11 @@ class S3fs:
 
 
 class Rclone:
-    """rclone mount from Debian. Without a write-back delay it uploads before close() returns."""
+    """rclone mount from Debian. Without a write-back delay it uploads right after close()."""
 
     name = "rclone"
     promise = "uploaded after close (not at fsync) to SeaweedFS's S3, fsync of its volumes on"
-    early = "fsync"
+    early = ("fsync", "create")
 
     def missing(self) -> str:
         return _missing("rclone", "weed")
@@ -130,7 +130,7 @@ class JuiceFS:
 
     name = "JuiceFS"
     promise = "Redis with appendfsync always, objects in SeaweedFS's S3, fsync of its volumes on"
-    early = ""
+    early = ()
 
     def missing(self) -> str:
         return _missing("juicefs", "weed", "redis-server")

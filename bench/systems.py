@@ -26,7 +26,7 @@ class System(Protocol):
     name: str
     promise: str  # what is durable when
     # Workloads with this in their name end before their data is on the server: shown, not compared.
-    early: str
+    early: tuple[str, ...]
 
     def missing(self) -> str:
         """Why it cannot be measured here; "" if it can."""
@@ -43,7 +43,7 @@ class Filesfs:
 
     name = "filesfs"
     promise = "durable at close and at fsync"
-    early = ""
+    early = ()
 
     def __init__(self, options: str = "") -> None:
         self._options = options
@@ -76,7 +76,7 @@ class PlainFolder:
 
     name = "plain folder"
     promise = "durable at fsync, not at close"
-    early = ""
+    early = ()
 
     def missing(self) -> str:
         return ""
@@ -97,7 +97,7 @@ class Limit:
 
     name = "pyfuse3 alone"
     promise = "in memory, nothing is durable"
-    early = ""
+    early = ()
 
     def missing(self) -> str:
         return ""
