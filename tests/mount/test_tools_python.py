@@ -27,6 +27,14 @@ def beside() -> Iterator[Path]:
         yield Path(path)
 
 
+@pytest.fixture
+def place(ground: Path, module: str) -> Path:
+    """A directory with a short path: the address of a Unix socket has 107 bytes."""
+    path = ground / module.replace("_", "-")
+    path.mkdir()
+    return path
+
+
 def started(folder: Path, module: str) -> subprocess.Popen[str]:
     """The module's tests, with the folder for everything that they make."""
     command = [sys.executable, "-I", python_suite.__file__, module]
