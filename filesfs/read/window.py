@@ -27,8 +27,8 @@ IN_FLIGHT = 4
 AHEAD = IN_FLIGHT * LARGEST
 
 # Reads at random in a file that the cache can hold: each costs a request, which is as long on its
-# way as a quarter of PIECE takes. So many are paid for in a REGION before its pieces are fetched
-# whole, each when it is next read in: at most twice of what the better choice would have cost.
+# way as a quarter of PIECE takes. So many are paid for in a REGION before it is fetched, the PIECE
+# that is read in first and the others ahead.
 REGION = 16 * MIB
 PIECE = 4 * MIB
 RENTED = 4
