@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import select
 
 import pytest
 import trio
 import trio.testing
 
+from filesfs.fuse import turns
 from filesfs.fuse.turns import Readable, Turn
 
 pytestmark = pytest.mark.trio
@@ -112,6 +114,57 @@ async def test_what_can_be_read_is_read_at_once_but_others_get_their_turn() -> N
         with trio.move_on_after(0) as scope:
             await readable.wait(reader)
         assert scope.cancelled_caught
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+async def test_a_stream_of_requests_is_awaited_without_sleep_until_it_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The next request of a stream comes 20 us later each time; then none comes."""
+    reader, writer = os.pipe()
+    now, comes, slept = 0, 20_000, 0
+
+    def clock() -> int:
+        nonlocal now
+        now += 5_000
+        return now
+
+    class Poll:
+        def register(self, descriptor: int, events: int) -> None: ...
+
+        def poll(self, timeout: int) -> list[tuple[int, int]]:
+            return [(reader, select.POLLIN)] if now >= comes else []
+
+    async def sleeps(descriptor: int) -> None:
+        nonlocal slept, now, comes
+        slept += 1
+        now = comes
+
+    monkeypatch.setattr(turns, "perf_counter_ns", clock)
+    monkeypatch.setattr(select, "poll", Poll)
+    monkeypatch.setattr(trio.lowlevel, "wait_readable", sleeps)
+    try:
+        readable = Readable(lambda: None)
+        for _ in range(16):
+            await readable.wait(reader)
+            comes = now + 20_000
+        assert slept == 16
+        for _ in range(32):
+            await readable.wait(reader)
+            comes = now + 20_000
+        assert slept == 16
+        await readable.wait(reader)  # others get their turn
+        assert slept == 17
+        for _ in range(3):  # the stream has ended: the first two are awaited in vain
+            comes = now + 1_000_000
+            await readable.wait(reader)
+        before = now
+        comes = now + 1_000_000
+        await readable.wait(reader)
+        assert slept == 21
+        assert now - before - 1_000_000 < 50_000
     finally:
         os.close(reader)
         os.close(writer)
