@@ -154,15 +154,6 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
-    """One directory's entries, in key order, as of `cursor`."""
-
-    location: Location
-    entries: tuple[Entry, ...]
-    cursor: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class Usage:
     """For statfs: bytes and number of files. `reserved_bytes` are free for the disk's root only."""
 

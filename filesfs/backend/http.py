@@ -24,12 +24,12 @@ from filesfs.domain import (
     Entry,
     ETag,
     Kind,
-    Listing,
     Location,
     ResourceId,
     Usage,
 )
 from filesfs.errors import InvalidRequest, NotFound, Unsupported
+from filesfs.packed import Listing
 from filesfs.wire import Extension
 
 log = logging.getLogger(__name__)

@@ -30,6 +30,7 @@ from filesfs.domain import (
     kind_of,
 )
 from filesfs.errors import Unavailable
+from filesfs.packed import Form, Packed, common_number, pack_form
 from filesfs.wire import DIRECTORY, Operation
 
 _COMPACT = json.JSONEncoder(separators=(",", ":"))
@@ -112,8 +113,36 @@ class _Page(msgspec.Struct, gc=False):
     has_more: bool = False
 
 
+class _Row(msgspec.Struct, gc=False, array_like=True):
+    """An entry of a directory as `Files-Rows` has it: a name, and what differs from the others."""
+
+    name: str
+    mime_type: str
+    bytes: _Size
+    created_at: _Seconds
+    etag: str
+    resource_id: str
+    nlink: _Number
+    mode: _Mode | None
+    uid: _Number | None
+    gid: _Number | None
+    modified_ns: _Nanoseconds
+    changed_ns: _Nanoseconds
+    accessed_ns: _Nanoseconds
+    xattrs: dict[str, str] | None
+
+
+class _Rows(msgspec.Struct, gc=False):
+    """A page of them. `url`: what stands before and behind bucket and key in each one's."""
+
+    rows: list[_Row]
+    url: tuple[str, str]
+    has_more: bool
+
+
 _file = msgspec.json.Decoder(_File)
 _page = msgspec.json.Decoder(_Page)
+_rows = msgspec.json.Decoder(_Rows)
 _bucket = msgspec.json.Decoder(_Bucket)
 _buckets = msgspec.json.Decoder(_Buckets)
 _usage = msgspec.json.Decoder(_Usage)
@@ -127,6 +156,54 @@ def file_entry(body: Buffer | str) -> Entry:
         return _entry(_file.decode(body))
     except _MALFORMED as error:
         raise _malformed(body, error) from error
+
+
+def rows_page(body: Buffer, directory: Location) -> tuple[list[tuple[str, Packed]], str, bool]:
+    """One page of a directory in rows: names with their entries at rest, the last key, whether more
+    follow. No Entry is made of any, which would take as long as all that is done here.
+    """
+    base = f"{directory.key}/" if directory.key else ""
+    try:
+        page = _rows.decode(body)
+        shared = PLACE.join(page.url)
+        commons: dict[tuple[bool, str], int] = {}
+        found = []
+        for row in page.rows:
+            name, mime_type = row.name, row.mime_type
+            if is_directory := name.endswith("/"):
+                name = name[:-1]
+            common = commons.get((is_directory, mime_type))
+            if common is None:
+                kind = Kind.DIRECTORY if is_directory else kind_of(mime_type)
+                common = common_number(directory.bucket, kind, mime_type, shared)
+                commons[is_directory, mime_type] = common
+            found.append((name, _packed(row, common, base + name)))
+    except _MALFORMED as error:
+        raise _malformed(body, error) from error
+    return found, base + page.rows[-1].name if found else "", page.has_more
+
+
+def _packed(row: _Row, common: int, key: str) -> Packed:
+    return pack_form(
+        Form(
+            common,
+            key,
+            None,  # the url: it is the common one
+            row.bytes,
+            row.created_at,
+            row.etag,
+            row.resource_id,
+            row.nlink,
+            False,  # what is read-only does not come in rows
+            row.mode,
+            row.uid,
+            row.gid,
+            row.modified_ns,
+            row.changed_ns,
+            row.accessed_ns,
+            _xattrs(row.xattrs) if row.xattrs else None,
+        )
+    )
 
 
 def listing_page(body: Buffer) -> tuple[list[Entry], str, bool]:

@@ -23,7 +23,6 @@ from filesfs.domain import (
     Entry,
     ETag,
     Kind,
-    Listing,
     Location,
     ResourceId,
     Usage,
@@ -39,6 +38,7 @@ from filesfs.errors import (
     Stale,
     Unsupported,
 )
+from filesfs.packed import Listing, listing_of
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class PlainDialect:
             found.setdefault(entry.location.name, entry)
         if not found and location.key and (await self.stat(location)).kind is not Kind.DIRECTORY:
             raise Conflict(f"{str(location)!r} is not a directory.", "not-directory")
-        return Listing(location, tuple(found[name] for name in sorted(found)))
+        return listing_of(location, (found[name] for name in sorted(found)))
 
     async def stat(self, location: Location) -> Entry:
         check(location)
@@ -266,7 +266,7 @@ class PlainDialect:
 
     async def _list_buckets(self) -> Listing:
         answer = await self._requester.ask(Request("GET", self._targets.files()))
-        return Listing(Location(""), tuple(parse.bucket_entries(answer.body)))
+        return listing_of(Location(""), parse.bucket_entries(answer.body))
 
     async def _stat_bucket(self, location: Location) -> Entry:
         for entry in (await self._list_buckets()).entries:

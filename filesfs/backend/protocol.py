@@ -18,11 +18,11 @@ from filesfs.domain import (
     Entry,
     ETag,
     Kind,
-    Listing,
     Location,
     ResourceId,
     Usage,
 )
+from filesfs.packed import Listing
 from filesfs.wire import Extension
 
 

@@ -5,7 +5,10 @@ It must not keep state. A lost answer is cleared up here: each method says how.
 
 from __future__ import annotations
 
+from operator import itemgetter
+
 from filesfs.backend import parse
+from filesfs.backend.answers import Answer
 from filesfs.backend.content import RichContent, is_own, stamped
 from filesfs.backend.paths import check, quoted
 from filesfs.backend.requester import Request
@@ -14,7 +17,6 @@ from filesfs.domain import (
     AttributeChange,
     Entry,
     Kind,
-    Listing,
     Location,
     Usage,
 )
@@ -25,9 +27,11 @@ from filesfs.errors import (
     Unavailable,
     Unsupported,
 )
+from filesfs.packed import Listing, Packed, listing_of, pack
 from filesfs.wire import DIRECTORY, Extension
 
 _MOST_PAGES = 5_000  # of a listing: more entries than memory holds
+_IN_ROWS = {"Files-Rows": "1"}  # a server that does not know them answers as ever
 NEEDED = frozenset(
     {
         Extension.CONTENT,
@@ -40,6 +44,15 @@ NEEDED = frozenset(
         Extension.PATCH,
     }
 )
+
+
+def _page(answer: Answer, directory: Location) -> tuple[list[tuple[str, Packed]], str, bool]:
+    """Names with their entries at rest, the last key, whether more follow."""
+    if "files-rows" in answer.headers:
+        return parse.rows_page(answer.body, directory)
+    entries, last, more = parse.listing_page(answer.body)
+    inside = [entry for entry in entries if entry.location.key != directory.key]
+    return [(entry.location.name, pack(entry)) for entry in inside], last, more
 
 
 class RichDialect(RichContent):
@@ -55,24 +68,22 @@ class RichDialect(RichContent):
         target = self._targets.of(Location(location.bucket))
         prefix = f"{location.key}/" if location.key else ""
         query = f"prefix={prefix}&delimiter=/&view=full&limit={self.page}"
-        entries: list[Entry] = []
+        names: list[tuple[str, Packed]] = []
         cursor, after, more, pages = "", "", True, 0
         while more:
             page = f"{query}&after={quoted(after)}" if after else query
-            answer = await self._requester.ask(Request("GET", f"{target}?{page}"))
+            answer = await self._requester.ask(Request("GET", f"{target}?{page}", _IN_ROWS))
             cursor = cursor or answer.cursor
-            found, last, more = parse.listing_page(answer.body)
-            entries.extend(found)
+            found, last, more = _page(answer, location)
+            names.extend(found)
             pages += 1
             if more and (last <= after or pages == _MOST_PAGES):
                 raise Unavailable(f"The listing of {str(location)!r} does not end.")
             after = last
-        if location.key:
-            entries = [entry for entry in entries if entry.location.key != location.key]
-        if not entries and location.key:
+        if not names and location.key:
             await self._require_directory(location)
-        entries.sort(key=lambda entry: entry.location.key)
-        return Listing(location, tuple(entries), cursor)
+        names.sort(key=itemgetter(0))
+        return Listing(location, dict(names), cursor)
 
     async def stat(self, location: Location) -> Entry:
         if not location.bucket:
@@ -174,7 +185,7 @@ class RichDialect(RichContent):
     # -- inner ------------------------------------------------------------------------------------
     async def _list_buckets(self) -> Listing:
         answer = await self._requester.ask(Request("GET", self._targets.files("view=full")))
-        return Listing(Location(""), tuple(parse.bucket_entries(answer.body)), answer.cursor)
+        return listing_of(Location(""), parse.bucket_entries(answer.body), answer.cursor)
 
     async def _stat_bucket(self, location: Location) -> Entry:
         self._targets.of(location)

@@ -17,10 +17,10 @@ from filesfs.domain import Entry, Kind, Location
 from filesfs.errors import FileSystemError, NotFound, Unavailable
 from filesfs.filesystem.content import unsent
 from filesfs.filesystem.core import Core, version_of
+from filesfs.packed import Listing, Packed
 from filesfs.state import names
 from filesfs.state.directories import Directory, Stamp
 from filesfs.state.inodes import Node, inside, registered
-from filesfs.state.packed import Packed, pack
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ _ENTRIES_A_REQUEST = 50  # so many listed entries cost as much as one question, 
 # A busy directory may overtake an answer; this often it is asked for again.
 _TRIES = 3
 _AWAY_SECONDS = 1.0
-_STEP = 1000  # entries handled before other tasks get their turn: some 3 ms
+_STEP = 4000  # names taken over before other tasks get their turn: some 2 ms
 
 
 class Tree:
@@ -252,7 +252,7 @@ class Tree:
         try:
             where = self.location(node)
             listing = await self._core.backend.list_directory(where)
-            shown = await self._shown(node, listing.entries)
+            shown = await self._shown(node, listing)
         finally:
             done.set()
             if self._fetches.get(node) == (mutations, done):
@@ -268,19 +268,21 @@ class Tree:
         self._core.directories.keep_listing(node, shown, stamp)
         return True
 
-    async def _shown(self, node: Node, entries: tuple[Entry, ...]) -> dict[bytes, Packed]:
+    async def _shown(self, node: Node, listing: Listing) -> dict[bytes, Packed]:
         """By name, in steps that let others go on."""
         shown: dict[bytes, Packed] = {}
-        hidden = 0
-        for number, entry in enumerate(entries, start=1):
-            name = self.shown_name(entry.location)
-            if name is None:
-                hidden += 1
-            else:
-                shown[name] = pack(entry)
-            if number % _STEP == 0:
+        policy = self._core.rules.names
+        from_wire = names.all_from_wire if listing.location.bucket else names.buckets_from_wire
+        wire_names, at_rest = list(listing.at_rest), list(listing.at_rest.values())
+        for start in range(0, len(at_rest), _STEP):
+            if start:
                 await trio.lowlevel.checkpoint()
-        if hidden:
+            step = slice(start, start + _STEP)
+            found = from_wire(wire_names[step], policy)
+            for name, packed in zip(found, at_rest[step], strict=True):
+                if name is not None:
+                    shown[name] = packed
+        if hidden := len(at_rest) - len(shown):
             log.info("%s: %d keys have names that Linux cannot hold", self.location(node), hidden)
         return shown
 

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from filesfs.domain import Entry, Inode, Location
+from filesfs.packed import Packed, pack, unpack
 from filesfs.state.inodes import Node, registered
-from filesfs.state.packed import Packed, pack, unpack
 
 # Events remembered, so that an answer older than an event about its directory is not cached.
 _EVENTS = 10_000

@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 
 from filesfs.domain import NO_CHANGE, Entry, Inode, Kind, Location, ResourceId
-from filesfs.state.packed import Packed, pack, unpack
+from filesfs.packed import Packed, pack, unpack
 from filesfs.wire import is_registered
 
 ROOT = Inode(1)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import errno
 import functools
+import re
+from collections.abc import Sequence
 from enum import StrEnum
 
 from filesfs import escape
@@ -21,6 +23,10 @@ class NamePolicy(StrEnum):
 
     ESCAPE = "escape"
     STRICT = "strict"
+
+
+# Names that are their own wire form: no escape, none of NOT_NAMES, not too long.
+_ALL_PLAIN = re.compile(r"(?:(?!_-|\.\.?\n)[A-Za-z0-9_.-]{1,255}\n)*")
 
 
 def to_wire(name: bytes, policy: NamePolicy = NamePolicy.ESCAPE) -> str:
@@ -41,6 +47,23 @@ def bucket_to_wire(name: bytes, policy: NamePolicy = NamePolicy.ESCAPE) -> str:
     too.
     """
     return _to_wire(name, policy, BUCKET)
+
+
+def all_from_wire(
+    segments: Sequence[str], policy: NamePolicy = NamePolicy.ESCAPE
+) -> Sequence[bytes | None]:
+    """As `from_wire` of each. Mostly all of them stand for themselves, which one look tells."""
+    text = "\n".join(segments) + "\n"
+    if text.count("\n") == len(segments) and _ALL_PLAIN.fullmatch(text):
+        return text.encode("ascii").split(b"\n")[:-1]
+    return [from_wire(segment, policy) for segment in segments]
+
+
+def buckets_from_wire(
+    buckets: Sequence[str], policy: NamePolicy = NamePolicy.ESCAPE
+) -> Sequence[bytes | None]:
+    """As `bucket_from_wire` of each."""
+    return [bucket_from_wire(bucket, policy) for bucket in buckets]
 
 
 def bucket_from_wire(bucket: str, policy: NamePolicy = NamePolicy.ESCAPE) -> bytes | None:

@@ -7,6 +7,7 @@ listing has thousands, and a model or a dict for each would cost more than readi
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -36,6 +37,13 @@ class Entries:
             f'"bytes":{node.size},"created_at":{node.created_at}'
         )
         return f"{text},{_attributes(node)}}}" if full else text + "}"
+
+    def rows(self, rows: Sequence[str], *, more: bool) -> str:
+        """A directory's entries as `Files-Rows` has them (EXTENSIONS), which are JSON already."""
+        return (
+            f'{{"rows":[{",".join(rows)}],"url":["{self._files_json}/","?alt=media"],'
+            f'"has_more":{str(more).lower()}}}'
+        )
 
     def bucket(self, node: Node, *, full: bool = False) -> Body:
         """BucketResponse, or with `full` FullBucketResponse."""

@@ -73,6 +73,24 @@ async def test_a_listing_shows_one_level_in_order(backend: FilesBackend, bucket:
     assert names((await backend.list_directory(Location(bucket, "a"))).entries) == ["x", "y"]
 
 
+async def test_a_listing_tells_what_stat_does(backend: FilesBackend, bucket: str) -> None:
+    """To the last field, however it came."""
+    await put(backend, Location(bucket, "d/file"))
+    await put(backend, Location(bucket, "d/implied/f"))
+    if not is_plain(backend):
+        await backend.make_directory(Location(bucket, "d/empty"), NONE)
+        kind, where = Kind.SYMLINK, Location(bucket, "d/link")
+        await backend.put(where, b"target", kind.value, NONE, kind=kind)
+        times = {"modified_ns": -5, "accessed_ns": 2**62}
+        change = AttributeChange(mode=0o640, uid=7, gid=8, xattrs={"user.a": b"\xff"}, **times)
+        await backend.set_attributes(Location(bucket, "d/file"), Kind.FILE, change)
+        await backend.link(Location(bucket, "d/file"), Location(bucket, "d/other"))
+    listing = await backend.list_directory(Location(bucket, "d"))
+    assert list(listing.at_rest) == sorted(listing.at_rest)
+    for entry in listing.entries:
+        assert entry == await backend.stat(entry.location)
+
+
 async def test_an_empty_bucket_lists_nothing(backend: FilesBackend, bucket: str) -> None:
     await backend.make_directory(Location(bucket), NONE)
     assert (await backend.list_directory(Location(bucket))).entries == ()

@@ -239,6 +239,26 @@ def test_every_listing_is_in_key_order(files: Files) -> None:
         assert (found, body["has_more"]) == (wanted[:2], len(wanted) > 2), query
 
 
+def test_rows_of_a_directory_come_in_the_same_pages(files: Files) -> None:
+    for key in reversed(KEYS):
+        files.put(key)
+    url = f"/v1/files/{files.bucket}"
+    for prefix, after in itertools.product(PLACES, PLACES):
+        wanted = expected(prefix, after, delimited=True)
+        query = {"prefix": prefix, "after": after, "limit": "2", "delimiter": "/", "view": "full"}
+        answer = files.client.get(url, params=query, headers={"Files-Rows": "1"})
+        assert ("files-rows" in answer.headers) == (prefix[-1:] in ("", "/")), query
+        if "files-rows" in answer.headers:
+            body = answer.json()
+            assert answer.headers["vary"] == "Files-Rows"
+            found = [prefix + row[0] for row in body["rows"]]
+            assert (found, body["has_more"]) == (wanted[:2], len(wanted) > 2), query
+    plain = {"delimiter": "/", "view": "full"}  # without an end of the page
+    for query in (plain, plain | {"limit": "2", "view": "basic"}, {"limit": "2"}):
+        answer = files.client.get(url, params=query, headers={"Files-Rows": "1"})
+        assert "data" in answer.json()
+
+
 def test_full_entries(files: Files) -> None:
     files.put("d/k")
     files.put("k")

@@ -29,12 +29,12 @@ from filesfs.domain import (
     Entry,
     ETag,
     Kind,
-    Listing,
     Location,
     ResourceId,
     Usage,
 )
 from filesfs.errors import FilesfsError, Gone, InvalidRequest, Stale, Unavailable, Unsupported
+from filesfs.packed import Listing, listing_of
 from filesfs.wire import Extension
 from tests.fakes.memory_tree import MemoryTree
 
@@ -141,7 +141,7 @@ class MemoryBackend:
     # -- names ------------------------------------------------------------------------------------
     async def list_directory(self, location: Location) -> Listing:
         await self.faults.before("list_directory", location)
-        listing = Listing(location, tuple(self.tree.children(location)), self.tree.cursor)
+        listing = listing_of(location, self.tree.children(location), self.tree.cursor)
         self.faults.after("list_directory")
         return listing
 

@@ -10,8 +10,9 @@ import pytest
 import trio
 import trio.testing
 
-from filesfs.domain import Listing, Location
+from filesfs.domain import Location
 from filesfs.errors import FileSystemError
+from filesfs.packed import Listing
 from tests.fakes.memory_tree import MemoryTree
 from tests.unit.filesystem_rig import ROOT_USER, rig
 

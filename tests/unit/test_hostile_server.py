@@ -24,6 +24,7 @@ from filesfs.backend.settings import BackendSettings
 from filesfs.domain import AttributeChange, Change, Entry, ETag, Kind, Location, ResourceId
 from filesfs.errors import Corrupted, Unavailable
 from filesfs.fuse.guard import errno_of
+from filesfs.packed import Listing
 from filesfs.state.directories import cursor_number
 from filesfs.wire import Extension
 from tests.fakes.memory_backend import MemoryBackend
@@ -136,6 +137,32 @@ SESSIONS: list[object] = [
     [],
     None,
 ]
+ROW: list[object] = ["f", "text/plain", 5, 1, '"e"', "r", 1, 420, 0, 0, 1, 1, 1, None]
+WRONG: dict[int, list[object]] = {  # by place in a row
+    0: [None, 7], 1: [None], 2: [-1, BIG, 1.5, None], 3: [2**62, "now"], 4: [7], 5: [None],
+    6: [-1, 1 << 40], 7: [1 << 40, -1, "x"], 8: [-1], 9: [1 << 32], 10: [BIG, None], 11: [2**63],
+    12: [-(2**63) - 1], 13: [[], {"user.a": 5}, {"user.a": "\u00e9"}],
+}  # fmt: skip
+IN_ROWS = "Files-Rows: 1"
+
+
+def rows(*found: object, url: object = ("/v1/", ""), more: object = False) -> bytes:
+    return answer({"rows": list(found), "url": url, "has_more": more}, IN_ROWS)
+
+
+ROWS: list[bytes] = [
+    *(
+        rows([*ROW[:place], value, *ROW[place + 1 :]])
+        for place, values in WRONG.items()
+        for value in values
+    ),
+    *(rows(row) for row in (None, 7, {}, [], ROW[:-1])),
+    *(rows(ROW, url=url) for url in (None, "/v1/", ["/v1/"], ["/v1/", 7], ["", "", ""])),
+    rows(ROW, more="yes"),
+    rows(ROW, more=True),
+    rows(more=True),
+    *(answer(body, IN_ROWS) for body in (None, [], {}, page(FILE), DEEP, b"\xff\xfe")),
+]
 SIZE = "Content-Length: "
 EVERYWHERE = [
     answer(DEEP),
@@ -165,6 +192,7 @@ TABLE: list[tuple[str, bytes]] = [
     *(("put", raw) for raw in EVERYWHERE[:3]),
     *(("list", answer(page(entry))) for entry in ENTRIES),
     *(("list", answer(body)) for body in (None, [], {}, {"data": {}}, page(None), page(7))),
+    *(("list", raw) for raw in ROWS),
     ("list", answer(page(more=True))),
     ("list", answer(page(FILE, more=True))),
     *(("buckets", answer(body)) for body in BUCKETS),
@@ -240,6 +268,20 @@ async def test_what_makes_no_sense_is_an_error_in_time(call: str) -> None:
 @pytest.mark.parametrize("cursor", ["", "e", "e-", "e-\xb2", "e-1.5", "e-" + "9" * 5000])
 async def test_a_cursor_that_is_none_counts_for_nothing(cursor: str) -> None:
     assert cursor_number(cursor) is None
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a\n.", "\n", "/", "\0", "\ud83d\ude00"])
+async def test_names_in_rows_that_no_name_leads_to_do_not_show(tmp_path: Path, name: str) -> None:
+    body = json.dumps({"rows": [[name, *ROW[1:]], ROW], "url": ["", ""], "has_more": False})
+    pairs, _, _ = parse.rows_page(body.encode(), Location("b"))
+    async with rig(tmp_path) as mine:
+
+        async def listed(location: Location) -> Listing:
+            return Listing(location, dict(pairs))
+
+        mine.fs.core.directories.drop(mine.bucket)
+        mine.backend.list_directory = listed  # type: ignore[method-assign]
+        assert await mine.fs.tree.snapshot(mine.bucket) == [b"f"]
 
 
 EVENTS = [

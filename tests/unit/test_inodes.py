@@ -6,9 +6,9 @@ import gc
 import tracemalloc
 
 from filesfs.domain import PLACE, Attributes, Entry, ETag, Kind, Location, ResourceId
+from filesfs.packed import pack, unpack
 from filesfs.state.directories import DirectoryCache
 from filesfs.state.inodes import InodeTable, Node, derived_inode
-from filesfs.state.packed import pack, unpack
 
 MANY = 20_000
 _BYTES = 700  # a million of them may take 700 MiB

@@ -12,6 +12,7 @@ from filesfs.errors import FileSystemError
 from filesfs.escape import NAME_MAX
 from filesfs.state.names import (
     NamePolicy,
+    all_from_wire,
     bucket_from_wire,
     bucket_to_wire,
     from_wire,
@@ -29,6 +30,17 @@ segments = st.one_of(
     st.text("abcXYZ019_-.", min_size=1, max_size=300),
     st.text("_-5fa207", max_size=40).map("_-".__add__),
 )
+
+
+@given(st.lists(st.one_of(segments, st.text("a._-\n\u00e9", max_size=4))))
+@example([])
+@example([""])
+@example(["a\nb"])
+@example(["a", "\n"])
+@example(["x" * 255, ".x", "..x", "_", "__init__.py"])
+def test_many_names_at_once_are_the_same_as_one_by_one(wire: list[str]) -> None:
+    for policy in NamePolicy:
+        assert all_from_wire(wire, policy) == [from_wire(segment, policy) for segment in wire]
 
 
 @given(names)

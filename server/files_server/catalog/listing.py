@@ -18,6 +18,16 @@ _CHILDREN = (
 )
 
 
+HAS_ROWS = sqlite3.sqlite_version_info >= (3, 38)  # JSON is part of it from there on
+# A row as JSON; made in SQL, it is text before Python sees anything of it.
+_ROWS = (
+    "SELECT json_array(n.sort_name, r.mime_type, r.size, r.created_at, r.etag, r.rid,"
+    " r.nlink, r.mode, r.uid, r.gid, r.modified_ns, r.changed_ns, r.accessed_ns, json(r.xattrs))"
+    " FROM nodes n JOIN resources r ON r.id = n.resource_id"
+    " WHERE n.parent_id = ? AND n.sort_name > ? ORDER BY n.sort_name LIMIT ?"
+)
+
+
 def buckets(connection: sqlite3.Connection) -> list[Node]:
     """Every bucket, by name."""
     return list(_children(connection, 0))
@@ -30,21 +40,40 @@ def children(
     its slash, behind the key `after`."""
     directory, _, stem = prefix.rpartition("/")
     base = f"{directory}/" if directory else ""
-    parent = nodes.find_id(connection, nodes.sort_names(bucket, directory))
-    if parent is None or prefix.startswith("/"):  # no key begins so
+    parent, start = _directory(connection, bucket, prefix), _shown_until(base, after)
+    if parent is None or start is None:
         return
-    if after.startswith(base):
-        after = after[len(base) :]
-        head, slash, _ = after.partition("/")
-        after = head + slash  # a key within a directory: that directory has been shown
-    elif after > base:
-        return
-    else:
-        after = ""
-    for node in _children(connection, parent, after, stem):
+    for node in _children(connection, parent, start, stem):
         if not node.sort_name.startswith(stem):
             return
         yield base + node.sort_name, node
+
+
+def rows(
+    connection: sqlite3.Connection, bucket: str, prefix: str, after: str, limit: int
+) -> list[str]:
+    """As `children` of a prefix that is a whole directory: each as JSON (EXTENSIONS, Files-Rows),
+    at most `limit` of them."""
+    parent, start = _directory(connection, bucket, prefix), _shown_until(prefix, after)
+    if parent is None or start is None:
+        return []
+    return [row for (row,) in connection.execute(_ROWS, (parent, start, limit))]
+
+
+def _directory(connection: sqlite3.Connection, bucket: str, prefix: str) -> int | None:
+    """The id of the directory that a prefix is in."""
+    if prefix.startswith("/"):  # no key begins so
+        return None
+    return nodes.find_id(connection, nodes.sort_names(bucket, prefix.rpartition("/")[0]))
+
+
+def _shown_until(base: str, after: str) -> str | None:
+    """The last name of the directory `base` that was shown when the key `after` was; "" if none;
+    None if all of them were."""
+    if after.startswith(base):
+        head, slash, _ = after[len(base) :].partition("/")
+        return head + slash  # a key within a directory: that directory has been shown
+    return None if after > base else ""
 
 
 def walk(

@@ -32,6 +32,7 @@ from filesfs.wire import (
 
 router = APIRouter()
 _ON_LOOP = 500  # entries that are looked at without a thread: a few milliseconds
+_ROWS_ON_LOOP = 1_000  # they take a third of the time
 _MOST = 10_000  # entries in one answer, where the client pages
 
 
@@ -48,6 +49,7 @@ class _Wanted:
     delimited: bool
     full: bool
     paged: bool  # asked with any of the listing parameters: common_prefixes and has_more show
+    rows: bool  # a page of a directory, each entry as an array
 
 
 @router.get("/v1/files/{bucket}", **described("list_files_in_bucket", ListFilesResponse))
@@ -68,7 +70,10 @@ async def list_files(request: Request) -> Response:
         text = _listed(services.catalog.reader, services, wanted, _ON_LOOP)
     if text is None:  # not in an except clause: it would keep the reader's statement open
         text = await asyncio.to_thread(_in_snapshot, services, wanted)
-    return asking.text_answer(request, text, etag=node.etag, number=number)
+    response = asking.text_answer(request, text, etag=node.etag, number=number)
+    if wanted.rows:
+        response.raw_headers += [(b"files-rows", b"1"), (b"vary", b"Files-Rows")]
+    return response
 
 
 @router.put("/v1/files/{bucket}", **described("register_bucket", RegisterBucketResponse))
@@ -140,10 +145,13 @@ def _wanted(request: Request, bucket: str) -> _Wanted:
         raise ApiError(400, f"limit {shown(limit)} is not a number from 1 to {_MOST}.")
     if limit is not None and int(limit) < 1:
         raise ApiError(400, f"limit {limit} is less than 1.")
+    prefix, full = query.get("prefix", ""), asking.is_full(request)
     paged = any(name in query for name in ("prefix", "delimiter", "limit", "after"))
+    is_page = full and delimiter == "/" and limit is not None and prefix[-1:] in ("", "/")
     return _Wanted(
-        bucket, query.get("prefix", ""), query.get("after", ""),
-        min(int(limit), _MOST) if limit else None, delimiter == "/", asking.is_full(request), paged,
+        bucket, prefix, query.get("after", ""), min(int(limit), _MOST) if limit else None,
+        delimiter == "/", full, paged,
+        is_page and listing.HAS_ROWS and asking.flag(request, "Files-Rows"),
     )  # fmt: skip
 
 
@@ -157,6 +165,12 @@ def _listed(
 ) -> str:
     """The answer's text. _TooMany where more than `most` entries have to be looked at for it."""
     limit = wanted.limit
+    if wanted.rows and limit is not None:
+        looked_at = limit if most is None else min(limit, _ROWS_ON_LOOP)
+        made = listing.rows(connection, wanted.bucket, wanted.prefix, wanted.after, looked_at + 1)
+        if looked_at < limit and len(made) > looked_at:
+            raise _TooMany
+        return services.entries.rows(made[:limit], more=len(made) > limit)
     rows = _shown(_first(most, _rows(connection, wanted)), wanted)
     taken = list(islice(rows, None if limit is None else limit + 1))
     more = limit is not None and len(taken) > limit
