@@ -18,12 +18,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=60.0, help="how long (default 60)")
     parser.add_argument("--seed", type=int, default=None, help="for the same choices again")
-    parser.add_argument("--writeback", action="store_true", help="close() acknowledges the journal")
+    parser.add_argument("--option", default="", help="of the mount: writeback, exclusive")
     arguments = parser.parse_args()
     seed = int(time.time()) if arguments.seed is None else arguments.seed
     folder = Path(tempfile.mkdtemp(prefix="filesfs-crash-"))
     print(f"seed {seed}, in {folder}", flush=True)
-    report = KillRun(folder, seed, writeback=arguments.writeback).run(arguments.minutes * 60)
+    report = KillRun(folder, seed, option=arguments.option).run(arguments.minutes * 60)
     for each in (*report.errors, *report.conflicts, *report.losses):
         print(each)
     print(report)

@@ -62,13 +62,15 @@ class Report:
 
 
 class KillRun:
-    """Rounds over one server's data. `writeback`: close() acknowledges from the journal."""
+    """Rounds over one server's data. `option`: one more of the mount's; with writeback close()
+    acknowledges from the journal.
+    """
 
-    def __init__(self, folder: Path, seed: int, *, writeback: bool = False) -> None:
+    def __init__(self, folder: Path, seed: int, *, option: str = "") -> None:
         self._folder = folder
         self._rng = random.Random(seed)
-        self._writeback = writeback
-        options = ("timeout=20", *(("writeback",) if writeback else ()))
+        self._writeback = option == "writeback"
+        options = ("timeout=20", *filter(None, (option,)))
         self._server = RunningServer(folder / "data", {"listen": "127.0.0.1:0"})
         self._mount = MountedFilesystem("", folder / "mnt", folder / "cache", options)
         self._states = {Slot(w, n): State() for w in range(WRITERS) for n in range(SLOTS)}

@@ -1,0 +1,97 @@
+"""What `-o exclusive` does otherwise than docs/SEMANTICS.md promises for every mount, and what it
+does although the kernel has the writes first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from tests.mount.mounting import MountedFilesystem, mounted
+from tests.posix.users import NOBODY, SOMEBODY, User
+from tests.server.running import RunningServer
+
+BEYOND = (16 << 40) + 1
+
+
+def test_close_and_fsync_still_mean_it(mount: MountedFilesystem, bucket: Path) -> None:
+    """What the kernel has gathered is on the server before they return, not when it likes."""
+    data = os.urandom(300_000)
+    with (bucket / "closed").open("wb", buffering=4096) as file:
+        file.write(data)
+    held = os.open(bucket / "synced", os.O_WRONLY | os.O_CREAT)
+    try:
+        os.write(held, data)
+        os.fsync(held)
+        mount.kill()
+    finally:
+        with contextlib.suppress(OSError):  # there is nobody behind it any more
+            os.close(held)
+    mount.start()
+    assert [(bucket / name).read_bytes() == data for name in ("closed", "synced")] == [True] * 2
+
+
+def test_too_large_is_told_by_close(bucket: Path) -> None:
+    """As EIO: for an error of writes that it gathered the kernel has that one and ENOSPC."""
+    path = bucket / "file"
+    path.write_bytes(b"as it was")
+    descriptor = os.open(path, os.O_WRONLY)
+    os.pwrite(descriptor, b"x", BEYOND)
+    with pytest.raises(OSError, match="Input/output error") as refused:
+        os.close(descriptor)
+    assert refused.value.errno == errno.EIO
+
+
+def test_times_beyond_what_is_held_show_after_a_remount(
+    mount: MountedFilesystem, bucket: Path
+) -> None:
+    path = bucket / "file"
+    path.touch()
+    far = int(datetime(2400, 6, 1, tzinfo=UTC).timestamp())
+    os.utime(path, (far, far))
+    assert path.stat().st_mtime == far
+    mount.remount()
+    assert datetime.fromtimestamp(path.stat().st_mtime, UTC).year == 2262
+
+
+def test_a_written_mode_shows_at_close(bucket: Path) -> None:
+    path = bucket / "file"
+    path.touch()
+    os.chown(path, NOBODY, NOBODY + 1)
+    path.chmod(0o2777)  # and who writes is no member of its group
+
+    stranger = User(bucket, SOMEBODY)
+    try:
+        stranger.run(Path("file").write_bytes, b"x")
+    finally:
+        stranger.close()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o777
+
+
+def test_ctime_is_the_kernels_until_the_next_mount(mount: MountedFilesystem, bucket: Path) -> None:
+    path = bucket / "file"
+    path.write_bytes(b"content")
+    path.rename(bucket / "other")
+    told = (bucket / "other").stat()
+    mount.remount()
+    found = (bucket / "other").stat()
+    assert found.st_mtime_ns == told.st_mtime_ns
+    assert abs(found.st_ctime_ns - told.st_ctime_ns) < 10**9
+
+
+def test_what_another_client_grew_shows_after_a_remount(
+    server: RunningServer, mount: MountedFilesystem, bucket: Path, tmp_path: Path
+) -> None:
+    """Why the option is called that: the kernel keeps the size that it knows."""
+    path = bucket / "file"
+    path.write_bytes(b"short")
+    with mounted(server.url, tmp_path) as other:
+        (other.path / bucket.name / "file").write_bytes(b"not so short")
+    mount.remount()
+    assert path.read_bytes() == b"not so short"

@@ -1,0 +1,3 @@
+"""tests/posix/test_links.py, on a mount with `-o exclusive`."""
+
+from tests.posix.test_links import *  # noqa: F403

@@ -1,0 +1,3 @@
+"""tests/posix/test_locks.py, on a mount with `-o exclusive`."""
+
+from tests.posix.test_locks import *  # noqa: F403

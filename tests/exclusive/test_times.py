@@ -1,0 +1,3 @@
+"""tests/posix/test_times.py, on a mount with `-o exclusive`."""
+
+from tests.posix.test_times import *  # noqa: F403
