@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import trio
 
-from filesfs.domain import Handle, Inode, Usage
+from filesfs.domain import Entry, Handle, Inode, Usage
 from filesfs.errors import FilesfsError
 from filesfs.filesystem.attributes import AttributeView
 from filesfs.filesystem.coherence import Coherence
@@ -18,6 +18,7 @@ from filesfs.filesystem.files import Files
 from filesfs.filesystem.namespace import Namespace
 from filesfs.filesystem.rename import Renaming
 from filesfs.filesystem.tree import Tree
+from filesfs.packed import form_of, unpack
 from filesfs.state.handles import DirectoryHandle, HandleTable
 from filesfs.state.inodes import Node
 
@@ -57,16 +58,26 @@ class Filesystem:
         handle.started = True
         return handle.snapshot
 
-    def listed(self, parent: Node, name: bytes, *, counts: bool) -> Node | None:
-        """The node for a listed name as it is now; None if it went since the listing was taken.
-        `counts`: what `listing_counts` says.
+    def listed(self, parent: Node, name: bytes, *, counts: bool) -> tuple[Node, Stat] | None:
+        """The node for a listed name as it is now, and what stat shows of it; None if it went since
+        the listing was taken. `counts`: what `listing_counts` says.
         """
         known = self.core.directories.known(parent)
-        if known is not None and name in known.local:
-            return known.local[name]
-        entry = self.core.directories.stale(parent, name)
-        if entry is None:
+        if known is None:
             return None
+        node = known.local.get(name)
+        if node is None:
+            packed = known.entries.get(name)
+            if packed is None:
+                return None
+            form = form_of(packed)
+            node = self.core.inodes.first_seen(form, packed, parent, name)
+            if node is not None:
+                return node, self.attributes.stat_at_rest(node, form)
+            node = self._listed_again(parent, name, unpack(packed), counts=counts)
+        return node, self.attributes.stat(node)
+
+    def _listed_again(self, parent: Node, name: bytes, entry: Entry, *, counts: bool) -> Node:
         if not counts:
             there = self.core.inodes.find(entry)
             if there is not None and there.names:  # it may have moved since, and we know better

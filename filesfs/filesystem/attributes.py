@@ -18,12 +18,14 @@ from filesfs.filesystem.content import Content, unsent
 from filesfs.filesystem.core import Caller, Core, Stat
 from filesfs.filesystem.files import Files
 from filesfs.filesystem.tree import Tree
+from filesfs.packed import Form
 from filesfs.state import acl
 from filesfs.state.inodes import Node
 from filesfs.wire import is_registered
 
 _NS = 1_000_000_000
 _S_ISGID = 0o2000
+_DEVICES = (Kind.CHARDEVICE, Kind.BLOCKDEVICE)
 _NO_ATTRIBUTES = Attributes()
 _DIGITS = 10  # of a device's number, which has 32 bits
 _LINK_MOST = 4095  # bytes of a link's target, as with Linux
@@ -45,32 +47,55 @@ class AttributeView:
     # -- stat -------------------------------------------------------------------------------------
     def stat(self, node: Node) -> Stat:
         """The node as it is known now; no request."""
-        entry, rules = node.entry, self._core.rules
+        entry = node.entry
         known = entry.attributes if entry is not None else _NO_ATTRIBUTES
         if node.pending is not NO_CHANGE:
             known = _changed(known, node.pending)
+        created_at = entry.created_at if entry is not None else 0
+        nlink, size, ttl = self._nlink(node), self._size(node), self.ttl(entry)
+        return self._stat(node, known, created_at, nlink, size, ttl)
+
+    def stat_at_rest(self, node: Node, form: Form) -> Stat:
+        """As `stat`, of a node that was just made for what this is the form of."""
+        nlink = max(2, form.nlink) if node.kind is Kind.DIRECTORY else form.nlink
+        size = 0 if node.kind in _DEVICES else form.size
+        return self._stat(node, form, form.created_at, nlink, size, self._ttl(form.resource_id))
+
+    def _stat(
+        self,
+        node: Node,
+        known: Attributes | Form,
+        created_at: int,
+        nlink: int,
+        size: int,
+        ttl: float,
+    ) -> Stat:
         modified, changed, accessed = known.modified_ns, known.changed_ns, known.accessed_ns
         if modified is None:
-            modified = entry.created_at * _NS if entry is not None else 0
+            modified = created_at * _NS
+        if changed is None:
+            changed = modified
         return Stat(
             node.inode,
             node.kind,
             known.mode if known.mode is not None else self._default_mode(node),
-            self._nlink(node),
-            known.uid if known.uid is not None else rules.uid,
-            known.gid if known.gid is not None else rules.gid,
-            self._size(node),
+            nlink,
+            known.uid if known.uid is not None else self._core.rules.uid,
+            known.gid if known.gid is not None else self._core.rules.gid,
+            size,
             accessed if accessed is not None else modified,
             modified,
-            max(node.pending_ctime, changed if changed is not None else modified),
-            self.ttl(entry),
+            node.pending_ctime if node.pending_ctime > changed else changed,
+            ttl,
         )
 
     def ttl(self, entry: Entry | None) -> float:
         """Seconds for which the kernel may believe what we say of it, or of what is not in it. Of
         registered locations the feed tells nothing.
         """
-        known = entry.resource_id if entry is not None else None
+        return self._ttl(entry.resource_id if entry is not None else None)
+
+    def _ttl(self, known: str | None) -> float:
         told = self._core.directories.feed and not (known and is_registered(known))
         return self._core.rules.feed_ttl if told else self._core.rules.ttl
 
@@ -89,7 +114,7 @@ class AttributeView:
         content = node.content
         if isinstance(content, Content) and content.size is not None:
             return content.size
-        if node.kind in (Kind.CHARDEVICE, Kind.BLOCKDEVICE) or node.entry is None:
+        if node.kind in _DEVICES or node.entry is None:
             return 0
         return node.entry.size
 

@@ -226,13 +226,14 @@ class Operations(pyfuse3.Operations):
         counts = self._fs.listing_counts(parent)
         for index in range(max(0, start_id - 2), len(snapshot)):
             name = snapshot[index]
-            node = self._fs.listed(parent, name, counts=counts)
-            if node is None:
+            found = self._fs.listed(parent, name, counts=counts)
+            if found is None:
                 continue
+            node, status = found
             if node.kind in _DEVICES:
                 attributes = await self._attributes(node)
             else:
-                attributes = entry_attributes(self._fs.attributes.stat(node))
+                attributes = entry_attributes(status)
             if not counts:
                 attributes.entry_timeout = 0
             if not pyfuse3.readdir_reply(token, name, attributes, index + 3):

@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 
 from filesfs.domain import NO_CHANGE, Entry, Inode, Kind, Location, ResourceId
-from filesfs.packed import Packed, pack, unpack
+from filesfs.packed import Form, Packed, kind_of_form, pack, unpack
 from filesfs.wire import is_registered
 
 ROOT = Inode(1)
@@ -31,7 +31,7 @@ class Node:
         *("pending", "pending_ctime", "content", "last_location", "cached_version", "target"),
     )
 
-    def __init__(self, inode: Inode, kind: Kind, entry: Entry | None) -> None:
+    def __init__(self, inode: Inode, kind: Kind, entry: Entry | Packed | None) -> None:
         self.inode = inode
         self.kind = kind
         self._entry: Entry | Packed | None = entry
@@ -63,6 +63,11 @@ class Node:
     def names(self, names: Sequence[tuple[Node, bytes]]) -> None:
         self._parent, self._name = names[0] if names else (None, b"")
         self._others = tuple(names[1:])
+
+    def named(self, parent: Node, name: bytes) -> None:
+        """Give it its first name."""
+        self._parent, self._name = parent, name
+        parent.children += 1
 
     @property
     def entry(self) -> Entry | None:
@@ -122,11 +127,14 @@ def registered(node: Node) -> bool:
     return known is not None and is_registered(known)
 
 
-@functools.lru_cache(maxsize=16)  # one that is not found is derived again when it is made
-def derived_inode(key: str) -> Inode:
+def _derived(key: str) -> Inode:
     """A number that survives a forget: 61 bits of a digest, above the root's."""
     digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
     return Inode((int.from_bytes(digest, "big") >> 3) | 2)
+
+
+# One that is not found is derived again when it is made.
+derived_inode = functools.lru_cache(maxsize=16)(_derived)
 
 
 class InodeTable:
@@ -188,6 +196,20 @@ class InodeTable:
             inode = Inode(self._next_local)
         node = self._by_inode[inode] = Node(inode, entry.kind, entry)
         self._bind(known_by, node, derived=not taken)
+        return node
+
+    def first_seen(self, form: Form, packed: Packed, parent: Node, name: bytes) -> Node | None:
+        """The node, under this name, of a resource that nothing was known of; None where something
+        is. It is at rest from the start, as most of what is listed: see `Tree.adopt` for the rest.
+        """
+        known_by = form.resource_id
+        if not known_by or known_by in self._strays:
+            return None
+        inode = _derived(known_by)
+        if inode in self._by_inode:
+            return None
+        node = self._by_inode[inode] = Node(inode, kind_of_form(form), packed)
+        node.named(parent, name)
         return node
 
     def _bind(self, known_by: str, node: Node, *, derived: bool) -> None:
