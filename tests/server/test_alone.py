@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from files_server.catalog import commits, database, listing
+from files_server.catalog import commits, database, listing, nodes
 from files_server.catalog.commits import Commit, Content
 from files_server.catalog.database import Committed, Transaction, Writer
 from files_server.errors import ApiError
@@ -176,3 +176,33 @@ def test_one_alone_that_fails_leaves_nothing_behind(tmp_path: Path, late: bool) 
             await writer.write(lambda tx: tx.run("INSERT INTO nothing VALUES (1)"))
 
     assert run(tmp_path / "catalog", scenario) == ["a"]
+
+
+def test_a_read_goes_over_the_writers_connection_while_that_has_nothing_to_do(
+    tmp_path: Path,
+) -> None:
+    """Never while something is in it that may be rolled back."""
+    going_on = threading.Event()
+
+    def held_up(tx: Transaction) -> None:
+        put(tx, "b")
+        going_on.wait(20)
+
+    async def scenario(writer: Writer, seen: list[Committed]) -> None:
+        await lone(writer, "a")
+        connection = writer.lent()
+        assert connection is not None
+        assert [key for key, _ in listing.walk(connection, "b")][-1] == "lone19"
+        assert connection.execute("SELECT 1 FROM nodes")  # whoever leaves a statement open
+        running = asyncio.ensure_future(writer.write(held_up, aside=True))
+        await pause()
+        assert writer.lent() is None
+        going_on.set()
+        await running
+        assert writer.lent() is connection
+        await lone(writer, "c")
+        assert nodes.find(connection, "b", "c")
+        await writer.close()
+        assert writer.lent() is None
+
+    assert run(tmp_path / "catalog", scenario) == ["a", "b", "c"]

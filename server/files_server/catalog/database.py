@@ -163,6 +163,12 @@ class Writer:
             self._jobs.put(job)
         return await future
 
+    def lent(self) -> sqlite3.Connection | None:
+        """The connection while it is the event loop's, for a read that ends before anything is
+        awaited; None while it is the thread's.
+        """
+        return None if self._handed or self._closed else self._connection
+
     async def close(self) -> None:
         """Finish what is queued and close the connection."""
         self._closed = True

@@ -68,6 +68,13 @@ class Catalog:
         self._writer.start()
 
     @property
+    def at_hand(self) -> sqlite3.Connection:
+        """A reader for what ends before anything is awaited: the writer's connection while that has
+        nothing to do. Each commit has all others read anew what they had in memory, all of it.
+        """
+        return self._writer.lent() or self.reader
+
+    @property
     def cursor(self) -> str:
         """The change feed's position that every read from now on is at or behind."""
         return f"{self.epoch}-{self.latest}"
@@ -139,7 +146,7 @@ class Catalog:
 
     def version(self, version_id: int) -> Version | None:
         """A version by id; None when it went in the meantime."""
-        row = self.reader.execute(f"SELECT {_VERSION} FROM versions WHERE id = ?", (version_id,))
+        row = self.at_hand.execute(f"SELECT {_VERSION} FROM versions WHERE id = ?", (version_id,))
         found = row.fetchone()
         return Version(*found) if found else None
 
@@ -168,7 +175,7 @@ class Catalog:
 
     def data(self, version_id: int) -> bytes:
         """The bytes of a version that is kept in the catalog."""
-        row = self.reader.execute("SELECT data FROM contents WHERE version_id = ?", (version_id,))
+        row = self.at_hand.execute("SELECT data FROM contents WHERE version_id = ?", (version_id,))
         found = row.fetchone()
         if found is None:
             raise ApiError(410, "This version went while it was read. Read the file again.")

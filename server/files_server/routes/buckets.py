@@ -62,13 +62,13 @@ async def list_files(request: Request) -> Response:
         return located
     services, wanted = asking.services_of(request), _wanted(request, check_bucket(target.bucket))
     number = services.catalog.latest  # before it is read: what comes later may be missing
-    node = nodes.find(services.catalog.reader, wanted.bucket)
+    node = nodes.find(services.catalog.at_hand, wanted.bucket)
     if node is None:
         raise not_found(wanted.bucket)
     text = None
     with suppress(_TooMany):
-        text = _listed(services.catalog.reader, services, wanted, _ON_LOOP)
-    if text is None:  # not in an except clause: it would keep the reader's statement open
+        text = _listed(services.catalog.at_hand, services, wanted, _ON_LOOP)
+    if text is None:  # not in an except clause: it would keep its statement open
         text = await asyncio.to_thread(_in_snapshot, services, wanted)
     response = asking.text_answer(request, text, etag=node.etag, number=number)
     if wanted.rows:

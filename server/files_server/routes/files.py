@@ -259,7 +259,7 @@ def _destination(request: Request) -> tuple[str, str]:
 
 
 def _found(request: Request, target: Target) -> Node:
-    reader = asking.services_of(request).catalog.reader
+    reader = asking.services_of(request).catalog.at_hand
     node = nodes.find(reader, target.bucket, target.key)
     if node is None:
         missing = nodes.find_id(reader, [target.bucket]) is None

@@ -66,7 +66,7 @@ def _buckets(request: Request) -> Response:
     full, grant = asking.is_full(request), auth.current()
     data: list[dict[str, Any]] = [
         services.entries.bucket(node, full=full)
-        for node in listing.buckets(services.catalog.reader)
+        for node in listing.buckets(services.catalog.at_hand)
     ]
     known = {body["name"] for body in data}
     data += [
