@@ -8,7 +8,7 @@ It must not hold behaviour beyond what follows from the value itself, and no I/O
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import NewType
@@ -21,6 +21,8 @@ Inode = NewType("Inode", int)
 Handle = NewType("Handle", int)
 ResourceId = NewType("ResourceId", str)
 ETag = NewType("ETag", str)  # as on the wire, with its quotes
+# Told of content that is there, checked, while the rest is on its way: where it begins, its bytes.
+Arrived = Callable[[int, memoryview], None]
 
 
 PLACE = "\0"

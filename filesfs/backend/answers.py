@@ -42,7 +42,7 @@ class Answer:
     status: int
     headers: dict[str, str]
     body: bytes
-    sums: list[int] | None = None  # the crc32c of each MiB of the body, where it was made already
+    landed: int | None = None  # bytes that have arrived as a Landing says; then there is no body
     _value: Any = field(default=None, init=False, repr=False)  # of `json`, parsed once
 
     def json(self) -> Any:

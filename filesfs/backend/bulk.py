@@ -10,25 +10,22 @@ from __future__ import annotations
 import select
 import socket
 import struct
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import crc32c
 import httpx
 import trio
 
 from filesfs.backend.connection import Buffer, HeadParser, RawAnswer, check_length
+from filesfs.backend.landing import Lander, Landing, Slots
 from filesfs.backend.pool import Address
 
 WORTH_IT = 1024 * 1024  # bytes; below, the way to a thread and back costs more than it saves
 _PEEK = 64 * 1024
 _SEND_BUFFER = 1024 * 1024  # of a Unix socket, whose default lets 200 KiB through at a time
 _MOST_PIECES = 1000  # of one sendmsg; Linux takes 1,024
-_BUFFER = 8 * 1024 * 1024  # the longest range that a reader asks for
-_MOST_BUFFERS = 10  # what one long read has ahead of it and just behind
-_SUMMED = 1024 * 1024  # as the server's checksums are
 
 T = TypeVar("T")
 
@@ -41,20 +38,20 @@ class BulkPool:
         self._limiter = trio.CapacityLimiter(limit)
         self._senders = trio.CapacityLimiter(limit)  # none of them holds a read up
         self._idle: list[_BlockingConnection] = []
-        self._buffers = _Buffers()
+        self._slots = Slots()
 
-    async def get(self, head: bytes, stall: float, expected: int) -> RawAnswer:
-        """One GET, of about `expected` bytes. A kept-alive connection that proves dead is replaced.
+    async def get(self, head: bytes, stall: float, landing: Landing | None = None) -> RawAnswer:
+        """One GET. A kept-alive connection that proves dead is replaced. httpx.TransportError.
 
-        httpx.TransportError.
+        `landing` may be told of blocks although an error is raised afterwards.
         """
-        into = self._buffers.take(expected)
+        lander = Lander(landing, self._slots) if landing is not None else None
         while True:
             connection = self._take(stall)
             was_used = connection.used
             try:
                 answer = await trio.to_thread.run_sync(
-                    connection.get, head, into, abandon_on_cancel=True, limiter=self._limiter
+                    connection.get, head, lander, abandon_on_cancel=True, limiter=self._limiter
                 )
             except trio.Cancelled:
                 connection.abandon()
@@ -85,29 +82,6 @@ class BulkPool:
                 return connection
             connection.close()
         return _BlockingConnection(self._address, stall)
-
-
-class _Buffers:
-    """Memory for long ranges, used again once nobody has a view of it: new memory costs as much as
-    receiving into it. Event loop only.
-    """
-
-    def __init__(self) -> None:
-        self._all: list[bytearray] = []
-
-    def take(self, length: int) -> bytearray | None:
-        """A buffer that holds `length` bytes; None where they are few, or all are in use."""
-        if not _BUFFER // 2 < length <= _BUFFER:
-            return None
-        for index in range(len(self._all)):
-            # Views, and a thread that still receives, have references of their own. Without any,
-            # there are the list's and the argument of this call.
-            if sys.getrefcount(self._all[index]) <= 2:
-                return self._all[index]
-        if len(self._all) == _MOST_BUFFERS:
-            return None
-        self._all.append(bytearray(_BUFFER))
-        return self._all[-1]
 
 
 class Outgoing:
@@ -178,13 +152,12 @@ class _BlockingConnection:
         self.reusable = True
         self.early: RawAnswer | None = None
 
-    def get(self, head: bytes, into: bytearray | None) -> RawAnswer:
-        """Send the head, receive the answer, its body into `into` if it fits. Blocks."""
+    def get(self, head: bytes, lander: Lander | None) -> RawAnswer:
+        """Send the head, receive the answer, its body by `lander` if it suits. Blocks."""
         try:
             sock = self._connected()
             self._send_all(sock, [head])
-            answer = self._answer(sock, into)
-            answer.sums = _sums(answer.body)
+            answer = self._answer(sock, lander)
         except BaseException:
             self.close()
             raise
@@ -298,19 +271,21 @@ class _BlockingConnection:
         except OSError as error:
             raise httpx.WriteError(f"The connection broke while sending: {error}") from error
 
-    def _answer(self, sock: socket.socket, into: bytearray | None = None) -> RawAnswer:
+    def _answer(self, sock: socket.socket, lander: Lander | None = None) -> RawAnswer:
         parser = HeadParser()
         while not parser.head_done:
             parser.feed(self._head_bytes(sock))
         self.reusable = self.reusable and parser.keep_alive
         if parser.length is not None and not parser.chunked:
             check_length(parser.length)
+            if lander is not None and not parser.parts:
+                sums = lander.sums(parser.status, parser.headers, parser.length)
+                if sums is not None:
+                    landed = lander.land(sums, lambda view: self._fill(sock, view))
+                    self.reusable = self.reusable and landed == parser.length
+                    return RawAnswer(parser.status, parser.headers, b"", landed)
             left = parser.length - sum(map(len, parser.parts))
-            if into is not None and not parser.parts and left <= len(into):
-                # Whoever reads it takes any buffer; a copy into bytes would cost as the socket.
-                content = cast("bytes", self._filled(sock, memoryview(into)[:left]))
-            else:
-                content = self._exactly(sock, parser.parts, left)
+            content = self._exactly(sock, parser.parts, left)
         else:
             content = self._until_done(sock, parser)
         return RawAnswer(parser.status, parser.headers, content)
@@ -328,8 +303,7 @@ class _BlockingConnection:
             left -= len(parts[-1])
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def _filled(self, sock: socket.socket, view: memoryview) -> memoryview:
-        rest = view
+    def _fill(self, sock: socket.socket, rest: memoryview) -> None:
         while rest:
             try:
                 count = sock.recv_into(rest, 0, socket.MSG_WAITALL)
@@ -340,7 +314,6 @@ class _BlockingConnection:
             if not count:
                 raise httpx.RemoteProtocolError("The server closed the connection too early.")
             rest = rest[count:]
-        return view
 
     def _stalled(self) -> httpx.ReadTimeout:
         return httpx.ReadTimeout(f"Nothing moved for {self._stall:g} s.")
@@ -377,9 +350,3 @@ def _limit(sock: socket.socket, stall: float) -> None:
     limit = struct.pack("ll", seconds, int((stall - seconds) * 1_000_000))
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
-
-
-def _sums(content: Buffer) -> list[int]:
-    """The crc32c of each MiB: made where the bytes have just arrived, not in the event loop."""
-    view = memoryview(content)
-    return [crc32c.crc32c(view[at : at + _SUMMED]) for at in range(0, len(view), _SUMMED)]

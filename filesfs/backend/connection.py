@@ -37,7 +37,7 @@ class RawAnswer:
     status: int
     headers: Headers
     body: bytes
-    sums: list[int] | None = None  # the crc32c of each MiB of the body, where it was made already
+    landed: int | None = None  # bytes that have arrived as a Landing says; then there is no body
 
 
 class HeadParser:

@@ -15,12 +15,15 @@ import trio
 from msgspec.structs import replace
 
 from filesfs.backend import digests, parse
+from filesfs.backend.bulk import WORTH_IT
 from filesfs.backend.connection import Buffer
+from filesfs.backend.landing import Landing
 from filesfs.backend.paths import Targets, quoted
 from filesfs.backend.requester import Request, Requester
 from filesfs.backend.retry import Tries
 from filesfs.backend.sessions import Abilities, HttpSession
 from filesfs.domain import (
+    Arrived,
     AttributeChange,
     Entry,
     ETag,
@@ -75,12 +78,17 @@ class RichContent:
         answer = await self._requester.ask(Request("GET", self._targets.of(location, "view=full")))
         return parse.file_entry(answer.body)
 
-    async def read(self, entry: Entry, offset: int, length: int) -> bytes:
+    async def read(
+        self, entry: Entry, offset: int, length: int, arrived: Arrived | None = None
+    ) -> bytes:
         if length <= 0 or offset >= entry.size:
             return b""
         end = min(offset + length, entry.size)
+        if end - offset > _CHECKED:
+            arrived = None  # what is returned is all of it
         parts = [
-            await self._read_part(entry, start, stop) for start, stop in _checkable(offset, end)
+            await self._read_part(entry, start, stop, arrived)
+            for start, stop in _checkable(offset, end)
         ]
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
@@ -210,7 +218,9 @@ class RichContent:
         url = session_url(answer.json())
         return HttpSession(self._requester, url, size, self._abilities, offset)
 
-    async def _read_part(self, entry: Entry, offset: int, end: int) -> bytes:
+    async def _read_part(
+        self, entry: Entry, offset: int, end: int, arrived: Arrived | None
+    ) -> bytes:
         """Corrupted bytes are asked for again, and then the server checks them as well: whether it
         was the way or the disk decides if another try is of use.
         """
@@ -218,7 +228,7 @@ class RichContent:
         asked: dict[str, str] = {}
         for _ in range(_CORRUPTED_TRIES - 1):
             try:
-                return await self._read_once(entry, offset, end, asked)
+                return await self._read_once(entry, offset, end, asked, arrived)
             except Damaged:
                 raise
             except Corrupted as error:
@@ -226,10 +236,15 @@ class RichContent:
                 if trio.current_time() >= give_up:
                     raise
                 asked = _CHECK
-        return await self._read_once(entry, offset, end, asked)
+        return await self._read_once(entry, offset, end, asked, arrived)
 
     async def _read_once(
-        self, entry: Entry, offset: int, end: int, asked: Mapping[str, str]
+        self,
+        entry: Entry,
+        offset: int,
+        end: int,
+        asked: Mapping[str, str],
+        arrived: Arrived | None,
     ) -> bytes:
         query = "alt=media"
         headers = dict(asked)
@@ -243,6 +258,7 @@ class RichContent:
             headers,
             bulk=True,
             expected=end - offset,
+            landing=arrived and _landing(entry, offset, end, arrived),
         )
         try:
             answer = await self._requester.ask(request)
@@ -250,13 +266,18 @@ class RichContent:
             raise Stale(f"{str(entry.location)!r} is shorter than it was: {error}") from error
         except (NotFound, Gone) as error:
             raise Stale(f"The version {entry.etag} is no more: {error}") from error
-        if entry.etag is not None and answer.headers.get("etag", entry.etag) != entry.etag:
+        if _is_other(entry, answer.headers):
             raise Stale(f"{str(entry.location)!r} is at another version than {entry.etag}.")
         content = answer.body
+        if answer.landed is not None:
+            if answer.landed != end - offset:
+                wrong = offset + answer.landed
+                raise Corrupted(f"What came from byte {wrong} on does not match its crc32c.")
+            return b""
         if "Range" in headers and answer.status == 200:
             content = content[offset:end]
         elif len(content) == end - offset:
-            digests.verify(answer.headers, content, answer.sums)
+            digests.verify(answer.headers, content)
         if len(content) != end - offset:
             raise Corrupted(f"{len(content)} bytes came of the {end - offset} asked for.")
         return content
@@ -277,6 +298,27 @@ def _checkable(start: int, end: int) -> Iterator[tuple[int, int]]:
         stop = min(end, start - start % digests.BLOCK + _CHECKED)
         yield start, stop
         start = stop
+
+
+def _landing(entry: Entry, offset: int, end: int, arrived: Arrived) -> Landing | None:
+    """How the range may arrive block by block: of this version, checked against its sums."""
+    if end - offset < WORTH_IT:
+        return None
+    blocks = -(-end // digests.BLOCK) - offset // digests.BLOCK
+
+    def sums(status: int, headers: dict[str, str]) -> list[int] | None:
+        # A range that the server does not know of comes as the whole file, of another length.
+        if status not in (200, 206) or _is_other(entry, headers):
+            return None
+        told = digests.block_sums(headers)
+        return told if told is not None and len(told) == blocks else None
+
+    return Landing(offset, end, sums, arrived)
+
+
+def _is_other(entry: Entry, headers: Mapping[str, str]) -> bool:
+    """Whether the answer is of another version."""
+    return entry.etag is not None and headers.get("etag", entry.etag) != entry.etag
 
 
 def session_url(body: object) -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Sequence
 
 import crc32c
 
@@ -28,27 +27,33 @@ def digest_item(crc: int) -> str:
     return f"crc32c=:{base64.b64encode(crc.to_bytes(4, 'big')).decode()}:"
 
 
-def verify(headers: dict[str, str], data: Buffer, sums: Sequence[int] | None = None) -> None:
-    """Compare an answer's content with the checksums it came with, if any. Raises Corrupted.
-
-    `sums`: the crc32c of each MiB of `data`, where it was made already.
+def block_sums(headers: dict[str, str]) -> list[int] | None:
+    """The crc32c of each MiB of the content, as an answer tells them; the only one may be of less.
+    None if it does not. Raises Corrupted.
     """
+    if blocks := headers.get("files-block-digests"):
+        joined = _decoded(blocks.strip())  # four bytes a block
+    elif match := _CRC.search(headers.get("content-digest", "")):
+        joined = _decoded(match.group(1))
+    else:
+        return None
+    return [int.from_bytes(joined[at : at + 4], "big") for at in range(0, len(joined) - 3, 4)]
+
+
+def verify(headers: dict[str, str], data: Buffer) -> None:
+    """Compare an answer's content with the checksums it came with, if any. Raises Corrupted."""
     view = memoryview(data)
     if blocks := headers.get("files-block-digests"):
         joined = _decoded(blocks.strip())  # four bytes a block
         for number in range(len(joined) // 4):
             start = number * BLOCK
-            found = sums[number] if sums and number < len(sums) else None
-            _compare(joined[4 * number : 4 * number + 4], view[start : start + BLOCK], start, found)
+            _compare(joined[4 * number : 4 * number + 4], view[start : start + BLOCK], start)
     elif match := _CRC.search(headers.get("content-digest", "")):
-        found = sums[0] if sums and len(sums) == 1 else None
-        _compare(_decoded(match.group(1)), view, 0, found)
+        _compare(_decoded(match.group(1)), view, 0)
 
 
-def _compare(expected: bytes, data: memoryview, start: int, found: int | None) -> None:
-    if found is None:
-        found = crc32c.crc32c(data)
-    if expected and found.to_bytes(4, "big") != expected:
+def _compare(expected: bytes, data: memoryview, start: int) -> None:
+    if expected and crc32c.crc32c(data).to_bytes(4, "big") != expected:
         raise Corrupted(f"The {len(data)} bytes from {start} do not match their crc32c.")
 
 

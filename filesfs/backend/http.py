@@ -19,6 +19,7 @@ from filesfs.backend.rich import NEEDED, RichDialect
 from filesfs.backend.sessions import HttpSession
 from filesfs.backend.settings import BackendSettings
 from filesfs.domain import (
+    Arrived,
     AttributeChange,
     Change,
     Entry,
@@ -81,8 +82,10 @@ class HttpBackend:
         return await self._dialect.usage()
 
     # -- content ----------------------------------------------------------------------------------
-    async def read(self, entry: Entry, offset: int, length: int) -> bytes:
-        return await self._dialect.read(entry, offset, length)
+    async def read(
+        self, entry: Entry, offset: int, length: int, arrived: Arrived | None = None
+    ) -> bytes:
+        return await self._dialect.read(entry, offset, length, arrived)
 
     async def read_whole(
         self, location: Location, limit: int, known: Entry | None = None

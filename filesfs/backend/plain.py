@@ -19,6 +19,7 @@ from filesfs.backend.requester import Request, Requester
 from filesfs.backend.retry import Tries
 from filesfs.backend.sessions import Abilities, HttpSession
 from filesfs.domain import (
+    Arrived,
     AttributeChange,
     Entry,
     ETag,
@@ -90,7 +91,9 @@ class PlainDialect:
         raise Unsupported("This server does not tell its usage.")
 
     # -- content ----------------------------------------------------------------------------------
-    async def read(self, entry: Entry, offset: int, length: int) -> bytes:
+    async def read(
+        self, entry: Entry, offset: int, length: int, arrived: Arrived | None = None
+    ) -> bytes:
         end = min(offset + length, entry.size)
         if end <= offset:
             return b""

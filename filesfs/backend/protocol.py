@@ -13,6 +13,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from filesfs.domain import (
+    Arrived,
     AttributeChange,
     Change,
     Entry,
@@ -98,11 +99,14 @@ class FilesBackend(Protocol):
     async def usage(self) -> Usage: ...
 
     # -- content ----------------------------------------------------------------------------------
-    async def read(self, entry: Entry, offset: int, length: int) -> bytes:
+    async def read(
+        self, entry: Entry, offset: int, length: int, arrived: Arrived | None = None
+    ) -> bytes:
         """`length` bytes from `offset` of exactly the version `entry.etag`, fewer only at its end.
 
         Verified against the server's checksums where it sends them. Stale when that version is no
-        more.
+        more. With `arrived` a long range may come that way, piece by piece from its beginning, and
+        then b"" is returned; after trouble it is told from the beginning once more.
         """
 
     async def read_whole(

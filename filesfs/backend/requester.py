@@ -19,6 +19,7 @@ from filesfs.backend.address import address_of
 from filesfs.backend.answers import Answer, check
 from filesfs.backend.bulk import WORTH_IT, BulkPool, Outgoing
 from filesfs.backend.connection import Buffer, Headers, RawAnswer
+from filesfs.backend.landing import Landing
 from filesfs.backend.paths import target_of
 from filesfs.backend.pool import IDEMPOTENT, Pool
 from filesfs.backend.retry import RetryPolicy, Tries, repeat
@@ -41,6 +42,7 @@ class Request:
     body: Buffer | Sequence[Buffer] = b""
     bulk: bool = False
     expected: int = 0  # bytes of content asked for; large ones have a way of their own
+    landing: Landing | None = None  # where a large one goes, if the server tells its checksums
 
     @property
     def gets_content(self) -> bool:
@@ -97,7 +99,7 @@ class Requester:
         head = self._head(request)
         try:
             if request.expected >= WORTH_IT and self._large and request.method == "GET":
-                raw = await self._large.get(head, stall, request.expected)
+                raw = await self._large.get(head, stall, request.landing)
             else:
                 pool = self._data if request.bulk else self._metadata
                 raw = await pool.request(request.method, head, request.body, stall)
@@ -265,7 +267,7 @@ def _common_headers(settings: BackendSettings) -> str:
 
 
 def _answer(raw: RawAnswer) -> Answer:
-    return Answer(raw.status, raw.headers, raw.body, raw.sums)
+    return Answer(raw.status, raw.headers, raw.body, raw.landed)
 
 
 def _length(body: Buffer | Sequence[Buffer]) -> int:

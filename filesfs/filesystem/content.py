@@ -12,7 +12,7 @@ import trio
 from msgspec.structs import replace
 
 from filesfs.backend.protocol import FilesBackend
-from filesfs.domain import Entry, Location
+from filesfs.domain import Arrived, Entry, Location
 from filesfs.read.stream import ReadStream
 from filesfs.state.inodes import Node
 from filesfs.write.buffer import WriteBuffer
@@ -26,8 +26,9 @@ class NodeReader:
         self._backend = backend
         self._location = location
 
-    async def read(self, entry: Entry, offset: int, length: int) -> bytes:
-        return await self._backend.read(replace(entry, location=self._location()), offset, length)
+    async def read(self, entry: Entry, offset: int, length: int, arrived: Arrived) -> bytes:
+        entry = replace(entry, location=self._location())
+        return await self._backend.read(entry, offset, length, arrived)
 
 
 class ContentLock:

@@ -36,6 +36,7 @@ class _Block:
 
     parts: list[tuple[int, memoryview]] = field(default_factory=list)
     whole: bool = False
+    passed: int = 0  # bytes of it that the kernel has had
 
     def add(self, start: int, data: memoryview, length: int) -> None:
         """Merge a part in; the block is whole once its parts are all of its `length` bytes."""
@@ -60,9 +61,9 @@ def _merge(first: int, known: memoryview, start: int, data: memoryview) -> tuple
 
 
 class _Ledger:
-    """What memory the blocks hold. A part is a view of what a fetch brought, up to 8 MiB, to save a
-    copy; it keeps all of that alive. So the buffers are counted, each once, until its last view is
-    gone.
+    """What memory the blocks hold. A part is a view of what a fetch brought, of any length, to save
+    a copy; it keeps all of that alive. So the buffers are counted, each once, until its last view
+    is gone.
     """
 
     def __init__(self) -> None:
@@ -148,6 +149,16 @@ class BlockCache:
         """Forget a version, in memory; the disk's goes when room is needed."""
         for index in self._indices.pop(version, set()):
             self._ledger.release(self._blocks.pop((version, index)).parts)
+
+    def pass_on(self, version: str, index: int, count: int, length: int) -> None:
+        """The kernel has `count` more bytes of a block of `length` bytes: once it has them all,
+        they need not be here as well.
+        """
+        block = self._blocks.get((version, index))
+        if block is not None:
+            block.passed += count
+            if block.passed >= length:
+                self.forget(version, index)
 
     def forget(self, version: str, index: int) -> None:
         """Drop one block from memory: nobody will ask for it soon."""

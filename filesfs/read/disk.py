@@ -77,7 +77,7 @@ class DiskBlocks:
                 self._forget(name)
         return data
 
-    def put(self, version: str, index: int, data: bytes) -> None:
+    def put(self, version: str, index: int, data: bytes | memoryview) -> None:
         """Keep a block. What does not fit or cannot be written is not kept."""
         name = _name(version, index)
         label = version.encode()
@@ -128,7 +128,7 @@ class DiskBlocks:
             return b""
         return data
 
-    def _write(self, name: str, header: bytes, data: bytes) -> None:
+    def _write(self, name: str, header: bytes, data: bytes | memoryview) -> None:
         partial = self._folder / (name + _PARTIAL)
         with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb", 0) as file:
             written = file.write(header) + file.write(data)

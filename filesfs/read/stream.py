@@ -14,16 +14,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 import trio
 
-from filesfs.domain import Entry
+from filesfs.domain import Arrived, Entry
 from filesfs.errors import Corrupted, FilesfsError, Stale, Unavailable
 from filesfs.read.blocks import BLOCK_BYTES, BlockCache, DiskBlocks, version_of
 from filesfs.read.window import AHEAD, Range, ReadWindow
 
-_KEPT = 32 * BLOCK_BYTES  # smaller files stay in memory though the kernel has them
+_KEPT = BLOCK_BYTES  # smaller files stay in memory though the kernel has them
 _MOST_SAVES = 16  # blocks of one stream waiting for the disk; a slow disk does not get the rest
 
 log = logging.getLogger(__name__)
@@ -32,27 +33,48 @@ log = logging.getLogger(__name__)
 class ContentReader(Protocol):
     """What a stream needs of the server."""
 
-    async def read(self, entry: Entry, offset: int, length: int) -> bytes:
-        """`length` bytes from `offset` of exactly the version `entry.etag`."""
+    async def read(self, entry: Entry, offset: int, length: int, arrived: Arrived) -> bytes:
+        """`length` bytes from `offset` of exactly the version `entry.etag`; or b"", if `arrived`
+        was told of all of them in order. That may begin anew in the middle."""
 
 
 @dataclass(slots=True, eq=False)
 class _Fetch:
-    """A range on its way. Once `done` is set, `data` is there or `error` says why not."""
+    """A range on its way. What lies below `filled` has arrived. In the end all of it has, or
+    `error` says why not."""
 
     start: int
     end: int
     ahead: bool
-    data: bytes = b""
+    filled: int
     error: Exception | None = field(
         default_factory=lambda: Unavailable("the mount ended while the file was being read")
     )
-    waiting: int = 0
-    done: trio.Event = field(default_factory=trio.Event)
+    waits: list[_Wait] = field(default_factory=list)
+    over: bool = False
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
 
 
-_Source = memoryview | tuple[_Fetch, int, int]  # bytes, or a fetch and the slice of its data
+@dataclass(slots=True, eq=False)
+class _Wait:
+    """A read that waits for bytes [start, end) of a fetch. `done`: they came, or never will."""
+
+    fetch: _Fetch
+    start: int
+    end: int
+    parts: list[memoryview] = field(default_factory=list)
+    done: trio.Event = field(default_factory=trio.Event)
+
+    def take(self, start: int, data: memoryview) -> None:
+        """What of it is waited for. Invariant: what the fetch tells comes in order."""
+        low, high = max(start, self.start), min(start + len(data), self.end)
+        if low < high:
+            self.parts.append(data[low - start : high - start])
+        if high == self.end:
+            self.done.set()
+
+
+_Source = memoryview | _Wait
 
 
 class ReadStream:
@@ -92,16 +114,22 @@ class ReadStream:
         lost = self._window.observe(offset, end)
         if lost is not None:
             self._cancel(lost)
+        passes = self._size > _KEPT and self._window.forward
         index, start = divmod(offset, BLOCK_BYTES)
         stop = start + end - offset
         if stop <= BLOCK_BYTES:
             data = self._cache.find(self._version, index, start, stop)
             if data is not None and len(data) == stop - start:
+                if passes:
+                    self._pass_on(offset, end)
                 self._look_ahead()
                 return data
         sources = list(self._sources(offset, end))
         self._look_ahead()  # after the sources: what is wanted now is asked for first
-        return await _gather(sources)
+        data = await _gather(sources)
+        if passes:
+            self._pass_on(offset, end)
+        return data
 
     async def aclose(self) -> None:
         """Cancel what no read waits for. Reads that wait, as the handle moved on, go on."""
@@ -109,8 +137,16 @@ class ReadStream:
             self._cache.leave()
             self._joined = False
         for fetch in self._fetches:
-            if not fetch.waiting:
+            if not fetch.waits:
                 fetch.scope.cancel()
+
+    def _pass_on(self, start: int, end: int) -> None:
+        """The kernel keeps what it has read in order; here it would take the place, and the memory,
+        of what comes next.
+        """
+        for low, high in _by_block(start, end):
+            index = low // BLOCK_BYTES
+            self._cache.pass_on(self._version, index, high - low, self._block_length(index))
 
     # -- where bytes come from: all of this without an await --------------------------------------
     def _sources(self, offset: int, end: int) -> Iterator[_Source]:
@@ -129,11 +165,11 @@ class ReadStream:
         if fetch is None:
             fetch = self._begin(self._trim(self._window.demand(offset, end), offset), ahead=False)
         until = min(end, fetch.end)
-        return (fetch, offset - fetch.start, until - fetch.start), until
+        return _Wait(fetch, offset, until), until
 
     def _on_its_way(self, offset: int) -> _Fetch | None:
         for fetch in self._fetches:
-            if fetch.start <= offset < fetch.end and not fetch.scope.cancel_called:
+            if fetch.filled <= offset < fetch.end and not fetch.scope.cancel_called:
                 return fetch
         return None
 
@@ -145,14 +181,13 @@ class ReadStream:
                 start = max(start, fetch.end)
             elif fetch.start > offset:
                 end = min(end, fetch.start)
+            elif fetch.filled > offset:  # it has brought this, which is no longer kept
+                end = min(end, fetch.filled)
         return Range(start, end)
 
     def _look_ahead(self) -> None:
-        if self._size > _KEPT and (passed := self._window.passed()) is not None:
-            for low, _ in _by_block(passed.start, passed.end):
-                self._cache.forget(self._version, low // BLOCK_BYTES)
-        in_flight = sum(fetch.ahead for fetch in self._fetches)
-        wanted = self._window.ahead(in_flight, min(AHEAD, self._cache.share))
+        coming = [Range(fetch.filled, fetch.end) for fetch in self._fetches]
+        wanted = self._window.ahead(coming, min(AHEAD, self._cache.share))
         if wanted and not self._joined:
             self._cache.join()
             self._joined = True
@@ -178,12 +213,12 @@ class ReadStream:
         """Nobody goes on reading there: give up what was fetched ahead, unless a read waits."""
         for fetch in self._fetches:
             inside = lost.start <= fetch.start < lost.end
-            if inside and fetch.ahead and not fetch.waiting:
+            if inside and fetch.ahead and not fetch.waits:
                 fetch.scope.cancel()
 
     # -- fetching ---------------------------------------------------------------------------------
     def _begin(self, wanted: Range, *, ahead: bool) -> _Fetch:
-        fetch = _Fetch(wanted.start, wanted.end, ahead)
+        fetch = _Fetch(wanted.start, wanted.end, ahead, wanted.start)
         self._nursery.start_soon(self._run, fetch)
         self._fetches.append(fetch)
         return fetch
@@ -191,9 +226,8 @@ class ReadStream:
     async def _run(self, fetch: _Fetch) -> None:
         try:
             with fetch.scope:
-                fetch.data = await self._load(fetch.start, fetch.end)
+                await self._load(fetch)
                 fetch.error = None
-                self._store(fetch.start, fetch.data)
         except Exception as error:
             fetch.error = error
             self._window.restart()
@@ -201,24 +235,21 @@ class ReadStream:
                 log.exception("reading %s failed", self._entry.location)
         finally:
             self._fetches.remove(fetch)
-            fetch.done.set()
+            fetch.over = True
+            for wait in fetch.waits:
+                wait.done.set()
 
-    async def _load(self, start: int, end: int) -> bytes:
+    async def _load(self, fetch: _Fetch) -> None:
         """The bytes from the disk's cache where it has their blocks, else from the server."""
         if self._disk is None:
-            return await self._ask(start, end)
-        parts = []
-        asked = start
-        for low, high in _by_block(start, end):
+            await self._ask(fetch, fetch.end)
+            return
+        for low, high in _by_block(fetch.start, fetch.end):
             data = await self._from_disk(low, high)
             if data is not None:
-                if asked < low:
-                    parts.append(await self._ask(asked, low))
-                parts.append(data)
-                asked = high
-        if asked < end:
-            parts.append(await self._ask(asked, end))
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+                await self._ask(fetch, low)
+                self._arrived(fetch, low, memoryview(data))
+        await self._ask(fetch, fetch.end)
 
     async def _from_disk(self, start: int, end: int) -> bytes | None:
         index, first = divmod(start, BLOCK_BYTES)
@@ -230,10 +261,17 @@ class ReadStream:
         self._cache.put(self._version, index, data)
         return data[first : first + end - start]
 
-    async def _ask(self, start: int, end: int) -> bytes:
-        data = await self._reader.read(self._entry, start, end - start)
+    async def _ask(self, fetch: _Fetch, end: int) -> None:
+        """What is missing up to `end`, from the server."""
+        start = fetch.filled
+        if start == end:
+            return
+        arrived = partial(self._arrived, fetch)
+        data = await self._reader.read(self._entry, start, end - start, arrived)
         if len(data) == end - start:
-            return data
+            arrived(fetch.filled, memoryview(data)[fetch.filled - start :])
+        if fetch.filled == end:
+            return
         detail = (
             f"{self._entry.location} has {self._size} bytes, but the server answered "
             f"{len(data)} for the {end - start} from byte {start} on"
@@ -242,12 +280,22 @@ class ReadStream:
         # length.
         raise Stale(detail) if self._entry.etag is None else Corrupted(detail)
 
-    def _store(self, start: int, data: bytes) -> None:
-        view = memoryview(data)
+    def _arrived(self, fetch: _Fetch, start: int, data: memoryview) -> None:
+        """Bytes of a fetch are there. Must not raise: the event loop calls it."""
+        known = fetch.filled - start  # after trouble it is told from the beginning once more
+        if fetch.over or not 0 <= known < len(data):
+            return
+        start, data = fetch.filled, data[known:]
+        fetch.filled += len(data)
+        self._store(start, data)
+        for wait in fetch.waits:
+            wait.take(start, data)
+
+    def _store(self, start: int, data: memoryview) -> None:
         for low, high in _by_block(start, start + len(data)):
             index, first = divmod(low, BLOCK_BYTES)
             length = self._block_length(index)
-            part = view[low - start : high - start]
+            part = data[low - start : high - start]
             if self._cache.put_part(self._version, index, first, part, length):
                 self._save(index)
 
@@ -255,12 +303,12 @@ class ReadStream:
         disk = self._disk
         if disk is None or not disk.writes or disk.has(self._version, index):
             return
-        data = self._cache.get(self._version, index)
+        data = self._cache.find(self._version, index, 0, BLOCK_BYTES)
         if data is not None and self._saves < _MOST_SAVES:
             self._saves += 1
             self._nursery.start_soon(self._write_block, disk, index, data)
 
-    async def _write_block(self, disk: DiskBlocks, index: int, data: bytes) -> None:
+    async def _write_block(self, disk: DiskBlocks, index: int, data: memoryview) -> None:
         # Not cancelled when the file is closed: a small file is closed as soon as it is read.
         try:
             await trio.to_thread.run_sync(disk.put, self._version, index, data)
@@ -272,25 +320,25 @@ class ReadStream:
 
 
 async def _gather(sources: list[_Source]) -> memoryview:
-    fetches = [source[0] for source in sources if not isinstance(source, memoryview)]
-    for fetch in fetches:  # all at once: none may be given up while an earlier one is awaited
-        fetch.waiting += 1
+    waits = [source for source in sources if isinstance(source, _Wait)]
+    for wait in waits:  # all at once: none may be given up while an earlier one is awaited
+        wait.fetch.waits.append(wait)
+    parts: list[memoryview] = []
     try:
-        parts = [
-            source if isinstance(source, memoryview) else await _arrived(*source)
-            for source in sources
-        ]
+        for source in sources:
+            parts += [source] if isinstance(source, memoryview) else await _awaited(source)
     finally:
-        for fetch in fetches:
-            fetch.waiting -= 1
+        for wait in waits:
+            wait.fetch.waits.remove(wait)
     return parts[0] if len(parts) == 1 else memoryview(b"".join(parts))
 
 
-async def _arrived(fetch: _Fetch, start: int, end: int) -> memoryview:
-    await fetch.done.wait()
-    if fetch.error is not None:
-        raise fetch.error
-    return memoryview(fetch.data)[start:end]
+async def _awaited(wait: _Wait) -> list[memoryview]:
+    await wait.done.wait()
+    if sum(map(len, wait.parts)) == wait.end - wait.start:
+        return wait.parts
+    assert wait.fetch.error is not None
+    raise wait.fetch.error
 
 
 def _by_block(start: int, end: int) -> Iterator[tuple[int, int]]:

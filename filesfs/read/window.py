@@ -13,6 +13,7 @@ that they have cost what its blocks would.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 KIB = 1024
@@ -22,9 +23,11 @@ GRAIN = 4 * KIB  # the kernel's page: whoever reads at random gets what it asks 
 FIRST = 128 * KIB  # the kernel's own readahead unless raised: less would only add requests
 WHOLE = 256 * KIB  # files up to this size come in one request when read from their beginning
 BLOCK = MIB  # longer ranges end on a block of the cache
-LARGEST = 8 * MIB  # longer ranges keep the reader waiting for the first byte, for no more speed
-IN_FLIGHT = 4
-AHEAD = IN_FLIGHT * LARGEST
+LARGEST = 8 * MIB  # longer ranges cost no less
+# Bytes of a run that are on their way: with fewer, the next range is asked for, so that the server
+# has it ready by the time they have arrived.
+ENOUGH = LARGEST
+AHEAD = ENOUGH + LARGEST
 
 # Reads at random in a file that the cache can hold: each costs a request, which is as long on its
 # way as a quarter of PIECE takes. So many are paid for in a REGION before it is fetched, the PIECE
@@ -43,8 +46,6 @@ _RUNS = 4  # places that one handle is read in at a time; who reads in more gets
 # sets for a mount.
 _LEAST_SLACK = 256 * KIB
 _MOST_SLACK = 4 * MIB
-# Several of the kernel's readahead windows may be under way at a time, the oldest answered last.
-_LEFT_BEHIND = 16 * MIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,6 @@ class _Run:
     planned: int  # what lies below is fetched or on its way
     step: int = FIRST  # length of the next range ahead
     backward: int = 0  # reads in a row that went down
-    passed: int = 0  # what lies below was told by `ReadWindow.passed`
 
     @property
     def slack(self) -> int:
@@ -89,6 +89,8 @@ class _Run:
         return at_head or at_tail
 
     def extend(self, start: int, end: int) -> None:
+        if self.head == self.first_end:  # who asks for much at a time does so on a fast way
+            self.step = max(self.step, min(2 * (end - start), LARGEST))
         if end <= self.start:
             self.backward += 1
         elif end > self.head:
@@ -160,9 +162,14 @@ class ReadWindow:
         start, end = region * REGION, min(self.size, (region + 1) * REGION)
         return [Range(low, min(low + PIECE, end)) for low in range(start, end, PIECE)]
 
-    def ahead(self, in_flight: int, limit: int = AHEAD) -> list[Range]:
-        """What to fetch beyond the run that was read last, while `in_flight` such ranges are on
-        their way.
+    @property
+    def forward(self) -> bool:
+        """Whether the read observed last goes on in order."""
+        return self._runs[0].forward
+
+    def ahead(self, coming: Sequence[Range] = (), limit: int = AHEAD) -> list[Range]:
+        """What to fetch beyond the run that was read last. `coming`: what is on its way, of all
+        runs.
 
         `limit`: bytes that may lie ahead of the reader. Never more than twice of what the run has
         read, so that a reader who stops early has cost a bounded share. Ranges are full steps: no
@@ -177,30 +184,20 @@ class ReadWindow:
         most = min(limit, 2 * run.read)
         reach = min(self.size, run.head + most)
         planned = max(run.planned, run.head)
+        enough = min(ENOUGH, limit // 2)
+        missing = sum(part.length for part in coming if run.start <= part.start < planned)
         ranges: list[Range] = []
-        while planned < reach and in_flight + len(ranges) < IN_FLIGHT:
-            step = min(run.step, max(FIRST, limit // IN_FLIGHT))
+        while planned < reach and missing <= enough:
+            step = min(run.step, max(FIRST, limit // 2))
             if planned + step > reach and reach < self.size:
                 break
             end = self._range_end(planned, step)
             ranges.append(Range(planned, end))
+            missing += end - planned
             planned = end
             run.step = min(2 * run.step, LARGEST)
         run.planned = max(run.planned, planned)
         return ranges
-
-    def passed(self) -> Range | None:
-        """Whole blocks that the run read last has left well behind, each told once.
-
-        The kernel keeps what it has read; here they would take the memory of what is read next.
-        """
-        run = self._runs[0]
-        end = _floor(max(0, run.head - _LEFT_BEHIND), BLOCK)
-        start = max(run.passed, _ceil(run.start, BLOCK))
-        if not run.forward or end <= start:
-            return None
-        run.passed = end
-        return Range(start, end)
 
     def restart(self) -> None:
         """A fetch failed: the window begins small again, and may plan the same once more."""

@@ -42,6 +42,8 @@ from tests.fakes.proxy import (
 pytestmark = pytest.mark.trio
 NONE = AttributeChange()
 TEXT = "text/plain"
+MIB = 1 << 20
+LONG = 3 * MIB + 7
 BIG = 3 * 1024 * 1024
 
 
@@ -271,6 +273,46 @@ async def test_corruption_is_seen(rich: HttpBackend, rich_proxy: FaultProxy, buc
     rich_proxy.always(Corrupt(position=5000), "GET")
     with pytest.raises(Corrupted):
         await rich.read(entry, 0, BIG)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [Reset(after=2_500_000), Truncate(after=1_200_000), Corrupt(1_500_000), Corrupt(0)],
+    ids=repr,
+)
+async def test_a_range_that_arrives_in_blocks_survives_faults(
+    rich: HttpBackend, rich_proxy: FaultProxy, bucket: str, fault: Fault
+) -> None:
+    """Whatever is told is right; in the end all of it was, in order."""
+    data = os.urandom(LONG)
+    entry = await rich.put(Location(bucket, "f"), data, TEXT, NONE)
+    rich_proxy.add(Rule(fault, "GET"))
+    told = bytearray()
+
+    def arrived(start: int, block: memoryview) -> None:
+        assert block == data[start : start + len(block)]
+        if start == len(told):
+            told.extend(block)
+
+    assert await rich.read(entry, 0, LONG, arrived) == b""
+    assert told == data
+
+
+async def test_what_is_always_corrupted_is_told_up_to_there(
+    rich: HttpBackend, rich_proxy: FaultProxy, bucket: str
+) -> None:
+    data = os.urandom(LONG)
+    entry = await rich.put(Location(bucket, "f"), data, TEXT, NONE)
+    rich_proxy.always(Corrupt(position=MIB + 5), "GET")
+    told = set()
+
+    def arrived(start: int, block: memoryview) -> None:
+        assert block == data[start : start + len(block)]
+        told.add(start)
+
+    with pytest.raises(Corrupted):
+        await rich.read(entry, 0, LONG, arrived)
+    assert told == {0}
 
 
 class SmallPages(RichDialect):

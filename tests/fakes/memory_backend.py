@@ -24,6 +24,7 @@ import trio
 
 from filesfs.backend.protocol import FilesBackend
 from filesfs.domain import (
+    Arrived,
     AttributeChange,
     Change,
     Entry,
@@ -156,7 +157,9 @@ class MemoryBackend:
         return dataclasses.replace(self.usage_answer, files=len(self.tree.names))
 
     # -- content ----------------------------------------------------------------------------------
-    async def read(self, entry: Entry, offset: int, length: int) -> bytes:
+    async def read(
+        self, entry: Entry, offset: int, length: int, arrived: Arrived | None = None
+    ) -> bytes:
         await self.faults.before("read", entry.location)
         content = self.tree.versions.get(entry.etag) if entry.etag is not None else None
         if content is None:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from filesfs.domain import Entry
 from filesfs.errors import FileSystemError
 from filesfs.filesystem.attributes import MIME_XATTR
 from tests.unit.filesystem_rig import ROOT_USER, rig
@@ -39,7 +38,7 @@ async def test_a_link_is_bytes_for_the_kernel_however_its_answer_came(
         node = await mine.fs.namespace.symlink(mine.bucket, b"link", b"target", ROOT_USER)
         node.target = None
 
-        async def read(entry: Entry, offset: int, length: int) -> bytes:
+        async def read(*_: object) -> bytes:
             return bytearray(b"target")  # type: ignore[return-value]  # as from a split answer
 
         monkeypatch.setattr(mine.backend, "read", read)

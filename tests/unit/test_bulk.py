@@ -33,7 +33,7 @@ def _pool(listener: socket.socket) -> BulkPool:
 async def _answered(pool: BulkPool, listener: socket.socket, stall: float) -> socket.socket:
     """A request has gone over it, and it waits for the next one."""
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(pool.get, b"GET / HTTP/1.1\r\n\r\n", stall, 1)
+        nursery.start_soon(pool.get, b"GET / HTTP/1.1\r\n\r\n", stall)
         peer, _ = await trio.to_thread.run_sync(listener.accept)
         await trio.to_thread.run_sync(peer.recv, 1000)
         peer.sendall(_ANSWER)
@@ -44,7 +44,7 @@ async def test_a_server_that_takes_no_connection_is_given_up(listener: socket.so
     with socket.socket(socket.AF_UNIX) as other:
         other.connect(listener.getsockname())  # the queue is full now
         with trio.fail_after(20), pytest.raises(httpx.ConnectError):
-            await _pool(listener).get(b"GET / HTTP/1.1\r\n\r\n", 0.2, 1)
+            await _pool(listener).get(b"GET / HTTP/1.1\r\n\r\n", 0.2)
 
 
 async def test_a_connection_used_again_waits_as_long_as_its_request_may(
@@ -64,5 +64,5 @@ async def test_a_connection_used_again_waits_as_long_as_its_request_may(
         trio.fail_after(15),
         pytest.raises(httpx.ReadTimeout),
     ):
-        await pool.get(b"GET / HTTP/1.1\r\n\r\n", 0.2, 1)
+        await pool.get(b"GET / HTTP/1.1\r\n\r\n", 0.2)
     pool.close()

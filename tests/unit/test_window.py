@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from filesfs.read.window import (
     AHEAD,
     BLOCK,
+    ENOUGH,
     FIRST,
     GRAIN,
-    IN_FLIGHT,
     KIB,
     LARGEST,
     MIB,
@@ -31,7 +31,7 @@ def _read(window: ReadWindow, start: int, length: int, fetched: list[Range]) -> 
     window.observe(start, end)
     if not any(part.start <= start and end <= part.end for part in fetched):
         fetched.append(window.demand(start, end))
-    fetched += window.ahead(0)
+    fetched += window.ahead()
 
 
 def _fetched_for(offsets: list[int], length: int, size: int = GIB) -> list[Range]:
@@ -71,7 +71,7 @@ def test_a_cold_random_read_fetches_its_grain() -> None:
     assert window.demand(500 * MIB + 4 * KIB, 500 * MIB + 8 * KIB) == Range(
         500 * MIB + GRAIN, 500 * MIB + 2 * GRAIN
     )
-    assert window.ahead(0) == []
+    assert window.ahead() == []
 
 
 def test_random_reads_never_overfetch() -> None:
@@ -109,7 +109,7 @@ def test_a_region_that_does_not_stay_in_the_cache_is_seldom_fetched_again() -> N
         offset = rng.randrange(60 * MIB // 4096) * 4096
         window.observe(offset, offset + 4 * KIB)
         fetched.append(window.demand(offset, offset + 4 * KIB))
-        fetched += window.ahead(0)
+        fetched += window.ahead()
     assert sum(part.length for part in fetched) <= 4 * 60 * MIB
 
 
@@ -165,9 +165,10 @@ def test_ranges_in_flight_and_bytes_ahead_are_limited() -> None:
     for offset in range(0, 64 * MIB, MIB):
         _read(window, offset, MIB, fetched)
         assert fetched[-1].end <= offset + MIB + AHEAD
-    assert window.ahead(IN_FLIGHT) == []
     window.observe(64 * MIB, 65 * MIB)
-    assert window.ahead(0, limit=0) == []
+    assert window.ahead([Range(66 * MIB, 67 * MIB + ENOUGH)]) == []
+    window.observe(65 * MIB, 66 * MIB)
+    assert window.ahead(limit=0) == []
 
 
 def test_a_run_that_is_given_up_is_told() -> None:
@@ -186,7 +187,7 @@ def test_after_a_failure_the_window_begins_small() -> None:
         _read(window, offset, MIB, fetched)
     window.restart()
     window.observe(32 * MIB, 33 * MIB)
-    assert window.ahead(0)[0] == Range(33 * MIB, 33 * MIB + FIRST)
+    assert window.ahead()[0] == Range(33 * MIB, 33 * MIB + FIRST)
 
 
 @given(
@@ -211,7 +212,7 @@ def test_ranges_are_sane_whatever_is_read(
         wanted = window.demand(start, end)
         assert 0 <= wanted.start <= start < end <= wanted.end <= size
         assert wanted.length <= (5 if fits else 2) * MIB
-        for part in window.ahead(0, limit):
+        for part in window.ahead(limit=limit):
             assert 0 <= part.start < part.end <= size
             # Behind the reader only the rest of a region that has paid for itself.
             paid = fits and part.start // REGION == start // REGION
@@ -219,20 +220,25 @@ def test_ranges_are_sane_whatever_is_read(
             assert part.length <= LARGEST
 
 
-def test_a_sequential_reader_leaves_blocks_behind_each_once() -> None:
+def test_two_places_do_not_share_what_may_be_on_its_way() -> None:
     window = ReadWindow(GIB)
-    passed = []
-    for start in range(3 * MIB + KIB, 40 * MIB, 128 * KIB):
-        window.observe(start, start + 128 * KIB)
-        if (left := window.passed()) is not None:
-            passed.append(left)
-    assert passed[0].start == 4 * MIB
-    assert all(one.end == other.start for one, other in itertools.pairwise(passed))
-    assert passed[-1].end == 24 * MIB
+    fetched: list[Range] = []
+    for offset in range(0, 16 * MIB, MIB):
+        _read(window, offset, MIB, fetched)
+    coming = [Range(16 * MIB, 18 * MIB + ENOUGH)]
+    for offset in range(512 * MIB, 528 * MIB, MIB):
+        window.observe(offset, offset + MIB)
+        ahead = window.ahead(coming)
+    assert ahead
 
 
-def test_a_random_reader_leaves_nothing_behind() -> None:
+def test_the_first_range_ahead_is_as_long_as_what_is_read_at_a_time() -> None:
+    fetched = _fetched_for([0, MIB], MIB)
+    assert fetched[-1] == Range(2 * MIB, 4 * MIB)
+
+
+def test_a_random_reader_does_not_read_on() -> None:
     window = ReadWindow(GIB)
     for start in (5 * MIB, 900 * MIB, 2 * MIB, 300 * MIB):
         window.observe(start, start + 4 * KIB)
-        assert window.passed() is None
+        assert not window.forward

@@ -12,7 +12,16 @@ import trio
 from crc32c import crc32c
 from msgspec.structs import replace
 
-from filesfs.domain import AttributeChange, Attributes, Entry, ETag, Kind, Location, ResourceId
+from filesfs.domain import (
+    Arrived,
+    AttributeChange,
+    Attributes,
+    Entry,
+    ETag,
+    Kind,
+    Location,
+    ResourceId,
+)
 from filesfs.errors import Conflict, Gone, InvalidRequest, NotFound, PreconditionFailed, Unsupported
 from filesfs.wire import Extension
 
@@ -123,7 +132,9 @@ class Server:
             raise NotFound(f"{location} does not exist")
         return self.files[location][0]
 
-    async def read(self, entry: Entry, offset: int, length: int) -> bytes:
+    async def read(
+        self, entry: Entry, offset: int, length: int, arrived: Arrived | None = None
+    ) -> bytes:
         await self.called("read")
         return self.files[entry.location][1][offset : offset + length]
 
