@@ -31,21 +31,22 @@ def kind_of_mode(mode: int) -> Kind:
 
 
 def entry_attributes(value: Stat, device: int = 0) -> pyfuse3.EntryAttributes:
+    inode, kind, mode, nlink, uid, gid, size, accessed_ns, modified_ns, changed_ns, ttl = value
     attributes = pyfuse3.EntryAttributes()
-    attributes.st_ino = value.inode
-    attributes.st_mode = _TYPES[value.kind] | value.mode
-    attributes.st_nlink = value.nlink
-    attributes.st_uid = value.uid
-    attributes.st_gid = value.gid
-    attributes.st_size = value.size
-    attributes.st_blocks = (value.size + 511) // 512
+    attributes.st_ino = inode
+    attributes.st_mode = _TYPES[kind] | mode
+    attributes.st_nlink = nlink
+    attributes.st_uid = uid
+    attributes.st_gid = gid
+    attributes.st_size = size
+    attributes.st_blocks = (size + 511) // 512
     attributes.st_blksize = _IO_BYTES
     attributes.st_rdev = device
-    attributes.st_atime_ns = value.accessed_ns
-    attributes.st_mtime_ns = value.modified_ns
-    attributes.st_ctime_ns = value.changed_ns
-    attributes.entry_timeout = value.ttl
-    attributes.attr_timeout = value.ttl
+    attributes.st_atime_ns = accessed_ns
+    attributes.st_mtime_ns = modified_ns
+    attributes.st_ctime_ns = changed_ns
+    attributes.entry_timeout = ttl
+    attributes.attr_timeout = ttl
     return attributes
 
 
