@@ -28,11 +28,11 @@ from bench.systems import Filesfs, Limit, PlainFolder, System, drop_caches
 from bench.workloads import FULL, QUICK, Workload, workloads
 
 SYSTEMS: Sequence[System] = (
-    *(Filesfs(), SeaweedFS(), JuiceFS(), Rclone(), S3fs()),
+    *(Filesfs(), Filesfs("exclusive"), SeaweedFS(), JuiceFS(), Rclone(), S3fs()),
     Limit(),
     PlainFolder(),
 )
-NO_PEERS = (Filesfs.name, Limit.name, PlainFolder.name)
+NO_PEERS = (Filesfs.name, "filesfs -o exclusive", Limit.name, PlainFolder.name)
 WORK_SECONDS = 40  # for one figure with its preparation; what takes longer is left out as such
 
 Results = dict[str, dict[str, list[float]]]  # by workload, by system: a rate for each round

@@ -47,6 +47,8 @@ class Filesfs:
 
     def __init__(self, options: str = "") -> None:
         self._options = options
+        if options:
+            self.name = f"filesfs -o {options}"
 
     def missing(self) -> str:
         return ""

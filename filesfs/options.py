@@ -98,7 +98,9 @@ OPTIONS: Mapping[str, Option] = {
     "writeback": _flag(
         "close() and fsync() return once the data is in cache_dir; it is sent in the background"
     ),
-    "exclusive": _flag("nobody else changes these files: the kernel gathers small writes"),
+    "exclusive": _flag(
+        "the kernel gathers small writes; what others change gets a new inode number"
+    ),
     "conflict": Option(
         _one_of("last", "fail"),
         "last|fail",

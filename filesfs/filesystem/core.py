@@ -66,7 +66,7 @@ class Rules:
     acl: bool = False  # the kernel enforces access control lists
     conflict_fail: bool = False
     writeback: bool = False  # close() acknowledges once the journal has it
-    exclusive: bool = False  # no other client writes here: the kernel caches writes
+    exclusive: bool = False  # the kernel gathers writes, and knows size and times itself
     ttl: float = 1.0  # how long names and attributes are trusted without the feed
     feed_ttl: float = 60.0  # how long the kernel may trust them with it; invalidated by push
 

@@ -85,8 +85,8 @@ class Files:
         if unsent(node):
             return  # written through another handle while we asked
         if version_of(entry) != version_of(node.entry):
-            if node.opens:
-                # open handles keep the old version; the name gets a new inode
+            if node.opens or self._core.rules.exclusive:
+                # open handles, or the kernel, keep the old version; the name gets a new inode
                 self._core.inodes.detach(node)
                 self._other_resource(node)
             # The event may still be on its way: the new content must not be cut at the old size.

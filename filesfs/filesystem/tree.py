@@ -140,9 +140,16 @@ class Tree:
             self._core.inodes.drop_name(node, *other)
 
     def _pinned(self, node: Node, entry: Entry) -> bool:
-        if node.opens == 0 or node.kind is not Kind.FILE or node.entry is None or unsent(node):
+        """An open handle keeps its version; a kernel that gathers writes keeps the size and the
+        times of what it knows.
+        """
+        if node.kind is not Kind.FILE or node.entry is None or unsent(node):
             return False
-        return version_of(node.entry) != version_of(entry)
+        known, other = version_of(node.entry), version_of(entry)
+        if self._core.rules.exclusive and node.lookups:
+            before, now = node.entry.attributes.modified_ns, entry.attributes.modified_ns
+            return (known, before) != (other, now)
+        return node.opens > 0 and known != other
 
     # -- lookup -----------------------------------------------------------------------------------
     async def child(self, parent: Node, name: bytes) -> Node | None:
