@@ -42,10 +42,10 @@ DEARER = 16
 
 _RUNS = 4  # places that one handle is read in at a time; who reads in more gets no readahead
 # How far out of order a read may come and still belong to a run: no more than the run has shown
-# itself to be long, at least two of the kernel's requests, at most the largest readahead that one
-# sets for a mount.
+# itself to be long, at least two of the kernel's requests, at most two of the readaheads that a
+# mount sets, which come in any order where threads share a descriptor.
 _LEAST_SLACK = 256 * KIB
-_MOST_SLACK = 4 * MIB
+_MOST_SLACK = 8 * MIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class _Run:
         moved = self.head > self.first_end and not self.backward
         return moved and self.read * 2 >= self.head - self.start
 
-    def takes(self, start: int, end: int) -> bool:
+    def is_near(self, start: int, end: int) -> bool:
         slack = self.slack
         at_head = self.head - slack <= start <= self.head + slack
         at_tail = self.start - slack <= end <= self.start + slack
@@ -118,12 +118,14 @@ class ReadWindow:
     def observe(self, start: int, end: int) -> Range | None:
         """Take note of a read. Answers what was planned for a run that is given up, if any."""
         self._apart = False
-        for position, run in enumerate(self._runs):
-            if run.takes(start, end):
-                run.extend(start, end)
-                if position:
-                    self._runs.insert(0, self._runs.pop(position))
-                return None
+        near = [run for run in self._runs if run.is_near(start, end)]
+        if near:  # of several, the one that it goes on; behind that begins what another has read
+            run = min(near, key=lambda run: abs(run.head - start))
+            run.extend(start, end)
+            if run is not self._runs[0]:
+                self._runs.remove(run)
+                self._runs.insert(0, run)
+            return None
         self._apart = True
         self._runs.insert(0, _Run(start, end, end - start, end, end))
         if len(self._runs) <= _RUNS:
@@ -182,22 +184,30 @@ class ReadWindow:
         if not run.forward:
             return []
         most = min(limit, 2 * run.read)
-        reach = min(self.size, run.head + most)
+        last = self._next_run(run)
+        reach = min(last, run.head + most)
         planned = max(run.planned, run.head)
         enough = min(ENOUGH, limit // 2)
         missing = sum(part.length for part in coming if run.start <= part.start < planned)
         ranges: list[Range] = []
         while planned < reach and missing <= enough:
             step = min(run.step, max(FIRST, limit // 2))
-            if planned + step > reach and reach < self.size:
+            if planned + step > reach and reach < last:
                 break
-            end = self._range_end(planned, step)
+            end = min(self._range_end(planned, step), last)
             ranges.append(Range(planned, end))
             missing += end - planned
             planned = end
             run.step = min(2 * run.step, LARGEST)
         run.planned = max(run.planned, planned)
         return ranges
+
+    def _next_run(self, run: _Run) -> int:
+        """Where another run began, in front of this one: the kernel has what was read there. Else
+        the end of the file.
+        """
+        begun = (other.start for other in self._runs if other.forward and other.start >= run.head)
+        return min(begun, default=self.size)
 
     def restart(self) -> None:
         """A fetch failed: the window begins small again, and may plan the same once more."""

@@ -232,6 +232,16 @@ def test_two_places_do_not_share_what_may_be_on_its_way() -> None:
     assert ahead
 
 
+def test_a_run_does_not_go_on_into_what_another_has_read() -> None:
+    """Several threads read one file, each a part."""
+    window = ReadWindow(64 * MIB)
+    fetched: list[Range] = []
+    for step in range(0, 16 * MIB, MIB):
+        for part in range(0, 64 * MIB, 16 * MIB):
+            _read(window, part + step, MIB, fetched)
+    assert sum(part.length for part in fetched) == 64 * MIB
+
+
 def test_the_first_range_ahead_is_as_long_as_what_is_read_at_a_time() -> None:
     fetched = _fetched_for([0, MIB], MIB)
     assert fetched[-1] == Range(2 * MIB, 4 * MIB)
