@@ -20,6 +20,7 @@ from crc32c import crc32c
 from filesfs.domain import Arrived
 
 BLOCK = 1024 * 1024  # as the server's checksums are
+_PRIVATE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS  # shared memory, Python's default, costs more
 _KEPT = 16  # slots of a mount that reads nothing at the moment; what two long reads have in use
 
 
@@ -39,7 +40,7 @@ class Slots:
                 # any, there are the list's and the argument of this call.
                 if sys.getrefcount(self._all[index]) <= 2:
                     return self._all[index]
-            slot = mmap.mmap(-1, BLOCK)
+            slot = mmap.mmap(-1, BLOCK, _PRIVATE)
             if len(self._all) < _KEPT:
                 self._all.append(slot)
             return slot
