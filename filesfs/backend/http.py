@@ -78,6 +78,9 @@ class HttpBackend:
     async def stat(self, location: Location) -> Entry:
         return await self._dialect.stat(location)
 
+    async def look_up(self, location: Location) -> tuple[Entry, Listing | None]:
+        return await self._dialect.look_up(location)
+
     async def usage(self) -> Usage:
         return await self._dialect.usage()
 

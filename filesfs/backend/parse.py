@@ -36,6 +36,7 @@ from filesfs.wire import DIRECTORY, Operation
 _COMPACT = json.JSONEncoder(separators=(",", ":"))
 _NO_XATTRS: dict[str, bytes] = {}
 Body = dict[str, Any]
+Names = list[tuple[str, Packed]]  # what is in a directory: each wire name with its entry at rest
 
 # What the kernel can be told; everything else is no answer at all.
 _Size = Annotated[int, Meta(ge=0, lt=1 << 62)]
@@ -140,7 +141,14 @@ class _Rows(msgspec.Struct, gc=False):
     has_more: bool
 
 
+class _LookedUp(_File, gc=False, kw_only=True):
+    """FullFileResponse, of a directory perhaps with what is in it."""
+
+    listing: _Rows | None = None
+
+
 _file = msgspec.json.Decoder(_File)
+_looked_up = msgspec.json.Decoder(_LookedUp)
 _page = msgspec.json.Decoder(_Page)
 _rows = msgspec.json.Decoder(_Rows)
 _bucket = msgspec.json.Decoder(_Bucket)
@@ -158,29 +166,45 @@ def file_entry(body: Buffer | str) -> Entry:
         raise _malformed(body, error) from error
 
 
-def rows_page(body: Buffer, directory: Location) -> tuple[list[tuple[str, Packed]], str, bool]:
-    """One page of a directory in rows: names with their entries at rest, the last key, whether more
-    follow. No Entry is made of any, which would take as long as all that is done here.
-    """
-    base = f"{directory.key}/" if directory.key else ""
+def looked_up(body: Buffer) -> tuple[Entry, Names | None]:
+    """An entry; of a directory, where it came along, also what is in it."""
     try:
-        page = _rows.decode(body)
-        shared = PLACE.join(page.url)
-        commons: dict[tuple[bool, str], int] = {}
-        found = []
-        for row in page.rows:
-            name, mime_type = row.name, row.mime_type
-            if is_directory := name.endswith("/"):
-                name = name[:-1]
-            common = commons.get((is_directory, mime_type))
-            if common is None:
-                kind = Kind.DIRECTORY if is_directory else kind_of(mime_type)
-                common = common_number(directory.bucket, kind, mime_type, shared)
-                commons[is_directory, mime_type] = common
-            found.append((name, _packed(row, common, base + name)))
+        file = _looked_up.decode(body)
+        entry = _entry(file)
+        whole = file.listing is not None and not file.listing.has_more
+        return entry, _names(file.listing, entry.location) if file.listing and whole else None
     except _MALFORMED as error:
         raise _malformed(body, error) from error
+
+
+def rows_page(body: Buffer, directory: Location) -> tuple[Names, str, bool]:
+    """One page of a directory in rows: what is in it, the last key, whether more follow."""
+    try:
+        page = _rows.decode(body)
+        found = _names(page, directory)
+    except _MALFORMED as error:
+        raise _malformed(body, error) from error
+    base = f"{directory.key}/" if directory.key else ""
     return found, base + page.rows[-1].name if found else "", page.has_more
+
+
+def _names(page: _Rows, directory: Location) -> Names:
+    """No Entry is made of any, which would take as long as all that is done here."""
+    base = f"{directory.key}/" if directory.key else ""
+    shared = PLACE.join(page.url)
+    commons: dict[tuple[bool, str], int] = {}
+    found = []
+    for row in page.rows:
+        name, mime_type = row.name, row.mime_type
+        if is_directory := name.endswith("/"):
+            name = name[:-1]
+        common = commons.get((is_directory, mime_type))
+        if common is None:
+            kind = Kind.DIRECTORY if is_directory else kind_of(mime_type)
+            common = common_number(directory.bucket, kind, mime_type, shared)
+            commons[is_directory, mime_type] = common
+        found.append((name, _packed(row, common, base + name)))
+    return found
 
 
 def _packed(row: _Row, common: int, key: str) -> Packed:

@@ -87,6 +87,9 @@ class PlainDialect:
                 raise
             return parse.directory(location)
 
+    async def look_up(self, location: Location) -> tuple[Entry, None]:
+        return await self.stat(location), None
+
     async def usage(self) -> Usage:
         raise Unsupported("This server does not tell its usage.")
 

@@ -96,6 +96,9 @@ class FilesBackend(Protocol):
     async def stat(self, location: Location) -> Entry:
         """What is at this name: file, directory (implied too), link, bucket; or NotFound."""
 
+    async def look_up(self, location: Location) -> tuple[Entry, Listing | None]:
+        """As `stat`; and of a small directory, where the server sends it along, what is in it."""
+
     async def usage(self) -> Usage: ...
 
     # -- content ----------------------------------------------------------------------------------

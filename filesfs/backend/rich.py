@@ -27,7 +27,7 @@ from filesfs.errors import (
     Unavailable,
     Unsupported,
 )
-from filesfs.packed import Listing, Packed, listing_of, pack
+from filesfs.packed import Listing, listing_of, pack
 from filesfs.wire import DIRECTORY, Extension
 
 _MOST_PAGES = 5_000  # of a listing: more entries than memory holds
@@ -44,10 +44,12 @@ NEEDED = frozenset(
         Extension.PATCH,
     }
 )
+# Of so many entries a listing takes as long as the request for it that is saved by it.
+_WITH_LISTING = {"Files-Listing": "500"}
 
 
-def _page(answer: Answer, directory: Location) -> tuple[list[tuple[str, Packed]], str, bool]:
-    """Names with their entries at rest, the last key, whether more follow."""
+def _page(answer: Answer, directory: Location) -> tuple[parse.Names, str, bool]:
+    """What is in the directory, the last key, whether more follow."""
     if "files-rows" in answer.headers:
         return parse.rows_page(answer.body, directory)
     entries, last, more = parse.listing_page(answer.body)
@@ -68,7 +70,7 @@ class RichDialect(RichContent):
         target = self._targets.of(Location(location.bucket))
         prefix = f"{location.key}/" if location.key else ""
         query = f"prefix={prefix}&delimiter=/&view=full&limit={self.page}"
-        names: list[tuple[str, Packed]] = []
+        names: parse.Names = []
         cursor, after, more, pages = "", "", True, 0
         while more:
             page = f"{query}&after={quoted(after)}" if after else query
@@ -92,6 +94,17 @@ class RichDialect(RichContent):
             return await self._stat_bucket(location)
         answer = await self._requester.ask(Request("GET", self._targets.of(location, "view=full")))
         return parse.file_entry(answer.body)
+
+    async def look_up(self, location: Location) -> tuple[Entry, Listing | None]:
+        if not location.key:
+            return await self.stat(location), None
+        target = self._targets.of(location, "view=full")
+        answer = await self._requester.ask(Request("GET", target, _WITH_LISTING))
+        entry, names = parse.looked_up(answer.body)
+        if names is None or entry.location != location:
+            return entry, None
+        names.sort(key=itemgetter(0))
+        return entry, Listing(location, dict(names), answer.cursor)
 
     async def usage(self) -> Usage:
         answer = await self._requester.ask(Request("GET", self._targets.files("usage=1")))

@@ -19,7 +19,7 @@ from filesfs.filesystem.content import unsent
 from filesfs.filesystem.core import Core, version_of
 from filesfs.packed import Listing, Packed
 from filesfs.state import names
-from filesfs.state.directories import Directory, Stamp
+from filesfs.state.directories import Ahead, Directory, Stamp
 from filesfs.state.inodes import Node, inside, registered
 
 log = logging.getLogger(__name__)
@@ -157,19 +157,26 @@ class Tree:
         directory = self._core.directories.known(parent)
         if directory is not None and name in directory.local:
             return directory.local[name]
-        entry = await self._entry(parent, name)
-        return None if entry is None else self.adopt(parent, name, entry)
+        entry, ahead = await self._entry(parent, name)
+        if entry is None:
+            return None
+        node = self.adopt(parent, name, entry)
+        self._core.directories.keep_ahead(node, ahead)
+        return node
 
-    async def _entry(self, parent: Node, name: bytes) -> Entry | None:
+    async def _entry(self, parent: Node, name: bytes) -> tuple[Entry | None, Ahead | None]:
         place = self.place(parent, name)
         known, entry = self._core.directories.lookup(parent, name)
         if known:
-            return entry
+            return entry, None
+        entry = self._core.directories.ahead(parent, name, place.name)
+        if entry is not None:
+            return entry, None
         if self._walking(parent):
             await self.listing(parent)
             known, entry = self._core.directories.lookup(parent, name)
             if known:  # else it changes all the time, and the listing may be older than the name
-                return entry
+                return entry, None
         stale = self._core.directories.stale(parent, name)
         try:
             with self._patience(stale is not None):
@@ -177,7 +184,7 @@ class Tree:
         except Unavailable:
             if stale is None:
                 raise
-        return stale
+        return stale, None
 
     def _patience(self, cached: bool) -> trio.CancelScope:
         """How long to wait for an answer that something cached can stand in for."""
@@ -193,22 +200,25 @@ class Tree:
         enough = max(_LOOKUPS_BEFORE_LISTING, known)
         return misses > enough and parent is not self._core.inodes.root
 
-    async def _ask(self, parent: Node, name: bytes, place: Location) -> Entry | None:
+    async def _ask(
+        self, parent: Node, name: bytes, place: Location
+    ) -> tuple[Entry | None, Ahead | None]:
         """One request. An answer that a change of ours or of others overtook is asked for again."""
         directory = self._core.directories.of(parent)
         entry: Entry | None = None
+        listing: Listing | None = None
         for _ in range(_TRIES):
             before = (directory.events, directory.stamps.get(name), directory.entries.get(name))
             stamp = self._core.directories.stamp(parent)
             try:
-                entry = await self._core.backend.stat(place)
+                entry, listing = await self._core.backend.look_up(place)
             except NotFound:
-                entry = None
+                entry = listing = None
             now = (directory.events, directory.stamps.get(name), directory.entries.get(name))
             if now == before:
                 self._core.directories.keep_entry(parent, name, entry, stamp)
-                break
-        return entry
+                return entry, Ahead(listing, stamp) if listing is not None else None
+        return entry, None
 
     # -- listing ----------------------------------------------------------------------------------
     async def listing(self, node: Node) -> Directory:
@@ -250,7 +260,7 @@ class Tree:
             await self._ask(node, name, self.place(node, name))
 
     async def _fetch(self, node: Node, directory: Directory, *, last: bool) -> bool:
-        """One request. False when a change overtook it; the last try's answer is shown, not
+        """At most one request. False when a change overtook it; the last try's answer is shown, not
         trusted.
         """
         done = trio.Event()
@@ -258,7 +268,11 @@ class Tree:
         self._fetches[node] = (mutations, done)
         try:
             where = self.location(node)
-            listing = await self._core.backend.list_directory(where)
+            ahead = self._core.directories.take_ahead(node)
+            if ahead is not None and ahead.listing.location == where:
+                listing, stamp = ahead.listing, ahead.stamp
+            else:
+                listing = await self._core.backend.list_directory(where)
             shown = await self._shown(node, listing)
         finally:
             done.set()

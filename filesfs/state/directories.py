@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from filesfs.domain import Entry, Inode, Location
-from filesfs.packed import Packed, pack, unpack
+from filesfs.packed import Listing, Packed, pack, unpack
 from filesfs.state.inodes import Node, registered
 
 # Events remembered, so that an answer older than an event about its directory is not cached.
@@ -30,6 +30,14 @@ class Stamp:
     taken: float
 
 
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """A listing that came before anybody asked for it."""
+
+    listing: Listing
+    stamp: Stamp
+
+
 @dataclass(slots=True)
 class Directory:
     """One directory. `entries` is complete when `listed` is fresh; single answers have stamps of
@@ -41,6 +49,7 @@ class Directory:
     stamps: dict[bytes, Stamp] = field(default_factory=dict)  # of names asked for one by one
     doubts: set[bytes] = field(default_factory=set)  # changed by others since `listed`
     local: dict[bytes, Node] = field(default_factory=dict)  # not on the server under this name yet
+    ahead: Ahead | None = None  # goes with all that is learned of any name in it
     mutations: int = 0  # ours and others'; a listing that one of them overtook is not cached
     events: int = 0  # others' alone
 
@@ -158,12 +167,44 @@ class DirectoryCache:
             directory.entries.clear()
             directory.stamps.clear()
             directory.doubts.clear()
-            directory.listed = None
+            directory.listed = directory.ahead = None
         else:
             del self._directories[node.inode]
 
+    def keep_ahead(self, node: Node, ahead: Ahead | None) -> None:
+        """This came with the directory's own entry. Where anything was known of it, or happened in
+        it, that is newer.
+        """
+        if ahead is None or self.overtaken(ahead.listing.location, ahead.listing.cursor):
+            return
+        directory = self.of(node)
+        if directory.listed is None and not (directory.entries or directory.mutations):
+            directory.ahead = ahead
+
+    def ahead(self, node: Node, name: bytes, wire_name: str) -> Entry | None:
+        """What such a listing has under this name. None is no word that there is nothing: others
+        may have made it since, and be asking for it by name.
+        """
+        directory = self._directories.get(node.inode)
+        ahead = directory.ahead if directory is not None else None
+        if directory is None or ahead is None or not self.fresh(ahead.stamp):
+            return None
+        packed = ahead.listing.at_rest.get(wire_name)
+        if packed is None:
+            return None
+        directory.entries[name] = packed
+        directory.stamps[name] = ahead.stamp
+        return unpack(packed)
+
+    def take_ahead(self, node: Node) -> Ahead | None:
+        """It, once, if it is still fresh."""
+        directory = self.of(node)
+        ahead, directory.ahead = directory.ahead, None
+        return ahead if ahead is not None and self.fresh(ahead.stamp) else None
+
     def keep_listing(self, node: Node, entries: dict[bytes, Packed], stamp: Stamp) -> None:
         directory = self.of(node)
+        directory.ahead = None
         directory.entries = entries
         directory.stamps.clear()
         directory.doubts.clear()
@@ -172,6 +213,7 @@ class DirectoryCache:
     def keep_entry(self, node: Node, name: bytes, entry: Entry | None, stamp: Stamp) -> None:
         """A single answer: there is this entry, or (None) nothing under that name."""
         directory = self.of(node)
+        directory.ahead = None
         if entry is None:
             directory.entries.pop(name, None)
         else:
@@ -197,8 +239,11 @@ class DirectoryCache:
         as fresh as before.
         """
         directory = self._directories.get(node.inode)
-        known = directory.entries.get(name) if directory is not None else None
-        if directory is None or known is None:
+        if directory is None:
+            return
+        directory.ahead = None
+        known = directory.entries.get(name)
+        if known is None:
             return
         if unpack(known).resource_id == entry.resource_id:
             directory.entries[name] = pack(entry)
@@ -210,6 +255,7 @@ class DirectoryCache:
             return
         directory.mutations += 1
         directory.events += 1
+        directory.ahead = None
         directory.stamps.pop(name, None)
         directory.doubts.add(name)
 
@@ -222,6 +268,7 @@ class DirectoryCache:
             return
         directory.mutations += 1
         directory.events += 1
+        directory.ahead = None
         directory.stamps.clear()
         directory.listed = directory.listed and Stamp(None, float("-inf"))
 

@@ -91,6 +91,24 @@ async def test_a_listing_tells_what_stat_does(backend: FilesBackend, bucket: str
         assert entry == await backend.stat(entry.location)
 
 
+async def test_a_small_directory_may_come_with_what_is_in_it(
+    backend: FilesBackend, bucket: str
+) -> None:
+    for key in ("d/b", "d/a/x", "d/a.b"):
+        await put(backend, Location(bucket, key))
+    for key in ("d", "d/b", "d/a"):
+        entry, listing = await backend.look_up(Location(bucket, key))
+        assert entry == await backend.stat(Location(bucket, key))
+        if listing is not None:
+            told = await backend.list_directory(Location(bucket, key))
+            assert (listing.location, dict(listing.at_rest)) == (told.location, dict(told.at_rest))
+            assert list(listing.at_rest) == list(told.at_rest)
+        ours = hasattr(backend, "server_id") and not is_plain(backend)
+        assert (listing is not None) == (ours and key != "d/b")
+    with pytest.raises(NotFound):
+        await backend.look_up(Location(bucket, "d/c"))
+
+
 async def test_an_empty_bucket_lists_nothing(backend: FilesBackend, bucket: str) -> None:
     await backend.make_directory(Location(bucket), NONE)
     assert (await backend.list_directory(Location(bucket))).entries == ()

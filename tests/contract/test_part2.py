@@ -259,6 +259,24 @@ def test_rows_of_a_directory_come_in_the_same_pages(files: Files) -> None:
         assert "data" in answer.json()
 
 
+def test_what_is_in_a_directory_comes_with_it_if_that_is_not_too_much(files: Files) -> None:
+    for key in ("d/a", "d/b", "d/c/e"):
+        files.put(key)
+    url, full = f"/v1/files/{files.bucket}/d", {"view": "full"}
+    page = {"prefix": "d/", "delimiter": "/", "view": "full", "limit": "9"}
+    listed = files.client.get(
+        f"/v1/files/{files.bucket}", params=page, headers={"Files-Rows": "1"}
+    ).json()
+    for most, comes in (("3", True), ("2", False), ("0", False), ("999999999", True)):
+        body = files.client.get(url, params=full, headers={"Files-Listing": most}).json()
+        assert list(body) == FULL + ["listing"] * comes
+        assert not comes or body["listing"] == listed
+    assert list(files.client.get(url, params=full).json()) == FULL
+    with_listing = {"Files-Listing": "9"}
+    assert list(files.client.get(f"{url}/a", params=full, headers=with_listing).json()) == FULL
+    assert files.client.get(url, params=full, headers={"Files-Listing": "x"}).status_code == 400
+
+
 def test_full_entries(files: Files) -> None:
     files.put("d/k")
     files.put("k")

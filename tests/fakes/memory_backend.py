@@ -125,6 +125,7 @@ class MemoryBackend:
         self.tree = tree if tree is not None else MemoryTree()
         self.faults = Faults()
         self.origin = origin
+        self.sends_along = False  # listings, with what their directories are
         self.usage_answer = Usage(1 << 40, 1 << 39, 0)
         self._extensions = extensions
         self._feeds: list[trio.MemorySendChannel[Change | FilesfsError]] = []
@@ -151,6 +152,12 @@ class MemoryBackend:
         entry = self.tree.stat(location)
         self.faults.after("stat")
         return entry
+
+    async def look_up(self, location: Location) -> tuple[Entry, Listing | None]:
+        entry = await self.stat(location)
+        if entry.kind is not Kind.DIRECTORY or not location.key or not self.sends_along:
+            return entry, None
+        return entry, listing_of(location, self.tree.children(location), self.tree.cursor)
 
     async def usage(self) -> Usage:
         await self.faults.before("usage", Location(""))

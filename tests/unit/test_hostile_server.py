@@ -50,6 +50,7 @@ Call = Callable[[HttpBackend], Awaitable[object]]
 CALLS: dict[str, Call] = {
     "stat": lambda backend: backend.stat(PLACE),
     "list": lambda backend: backend.list_directory(PLACE.parent),
+    "look_up": lambda backend: backend.look_up(PLACE.parent),
     "buckets": lambda backend: backend.list_directory(Location("")),
     "usage": lambda backend: backend.usage(),
     "read": lambda backend: backend.read(ENTRY, 0, 5),
@@ -163,6 +164,15 @@ ROWS: list[bytes] = [
     rows(more=True),
     *(answer(body, IN_ROWS) for body in (None, [], {}, page(FILE), DEEP, b"\xff\xfe")),
 ]
+LISTING = {"rows": [ROW], "url": ["", ""], "has_more": False}
+LOOKED_UP: list[bytes] = [
+    *(
+        answer(changed(FILE, key="d/", listing={**LISTING, "rows": [[*ROW[:place], *values[:1]]]}))
+        for place, values in WRONG.items()
+    ),
+    *(answer(changed(FILE, key="d/", listing=value)) for value in (7, [], {}, [ROW])),
+    *(answer(entry) for entry in ENTRIES),
+]
 SIZE = "Content-Length: "
 EVERYWHERE = [
     answer(DEEP),
@@ -193,6 +203,7 @@ TABLE: list[tuple[str, bytes]] = [
     *(("list", answer(page(entry))) for entry in ENTRIES),
     *(("list", answer(body)) for body in (None, [], {}, {"data": {}}, page(None), page(7))),
     *(("list", raw) for raw in ROWS),
+    *(("look_up", raw) for raw in (*LOOKED_UP, *EVERYWHERE)),
     ("list", answer(page(more=True))),
     ("list", answer(page(FILE, more=True))),
     *(("buckets", answer(body)) for body in BUCKETS),

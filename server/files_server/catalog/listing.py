@@ -60,6 +60,14 @@ def rows(
     return [row for (row,) in connection.execute(_ROWS, (parent, start, limit))]
 
 
+def rows_of(connection: sqlite3.Connection, node_id: int, most: int) -> list[str] | None:
+    """As `rows`, of all that is in a directory; None if that is more than `most`."""
+    inside = "SELECT count(*) FROM (SELECT 1 FROM nodes WHERE parent_id = ? LIMIT ?)"
+    if connection.execute(inside, (node_id, most + 1)).fetchone()[0] > most:
+        return None
+    return [row for (row,) in connection.execute(_ROWS, (node_id, "", most))]
+
+
 def _directory(connection: sqlite3.Connection, bucket: str, prefix: str) -> int | None:
     """The id of the directory that a prefix is in."""
     if prefix.startswith("/"):  # no key begins so

@@ -50,6 +50,8 @@ _HEADER = {
     "Files-Attributes": (_TEXT, "JSON of what PATCH takes, applied in the same commit."),
     "Files-Keep-Parent": (_TEXT, "1: the directory stays when this was its last file."),
     "Files-Repeat": (_TEXT, "A Files-Cursor: if this was done after it, it is not done again."),
+    "Files-Rows": (_TEXT, "1: a page of a directory comes as rows."),
+    "Files-Listing": (_COUNT, "A directory with at most so many entries comes with them."),
     "Overwrite": (_TEXT, "T: what is there is replaced."),
     "Files-Origin": (_TEXT, "An id of the client, copied to its change events."),
 }
@@ -63,13 +65,15 @@ _PARAMETERS: dict[str, tuple[str, ...]] = {
     "get_upload_session_info": ("session_id",),
     "cancel_upload_session": ("session_id",),
     "list_all_buckets": ("view", "usage", "deleted"),
-    "list_files_in_bucket": ("bucket", "view", "prefix", "delimiter", "limit", "after", "deleted"),
+    "list_files_in_bucket": (
+        "bucket", "view", "prefix", "delimiter", "limit", "after", "deleted", "Files-Rows",
+    ),
     "register_bucket": ("bucket", "name", "mode", "Files-Origin"),
     "set_bucket_attributes": ("bucket", "view", "Files-Origin"),
     "remove_bucket": ("bucket", "Files-Origin"),
     "get_file": (
         "bucket", "key", "view", "alt", "version", "Range", "If-Range", "If-Match",
-        "If-None-Match",
+        "If-None-Match", "Files-Listing",
     ),
     "register_bucket_file": (
         "bucket", "key", "view", "alt", "name", "mode", "If-None-Match", "Files-Attributes",

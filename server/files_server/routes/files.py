@@ -11,7 +11,7 @@ from starlette.responses import Response
 from files_server import auth
 from files_server.access import require
 from files_server.auth import Right
-from files_server.catalog import attributes, commits, keeping, moves, nodes, tree
+from files_server.catalog import attributes, commits, keeping, listing, moves, nodes, tree
 from files_server.catalog.commits import Outcome
 from files_server.catalog.database import Transaction
 from files_server.catalog.moves import Move
@@ -32,6 +32,7 @@ from filesfs.wire import (
 router = APIRouter()
 _PATH = "/v1/files/{bucket}/{key:path}"
 _LOOKS = 10  # at a file that is replaced time and again while it is looked at
+_MOST_LISTED = 1_000  # entries that come with their directory: a millisecond on the event loop
 _ENTRY_HEADER = 4096  # bytes; larger ones (xattrs) are asked for on their own
 
 
@@ -52,7 +53,20 @@ async def read(request: Request) -> Response:
             raise not_found(target.bucket, key)
         key = key.removesuffix("/") + "/"
     text = services.entries.file(target.bucket, key, node, full=full)
+    if full and node.is_directory:
+        text = _with_listing(request, node, text)
     return asking.text_answer(request, text, etag=node.etag)
+
+
+def _with_listing(request: Request, node: Node, entry: str) -> str:
+    """A directory's entry, and what is in it where that is no more than the client wants."""
+    most, services = asking.number(request, "Files-Listing") or 0, asking.services_of(request)
+    if not listing.HAS_ROWS or not most:
+        return entry
+    rows = listing.rows_of(services.catalog.at_hand, node.id, min(most, _MOST_LISTED))
+    if rows is None:
+        return entry
+    return f'{entry[:-1]},"listing":{services.entries.rows(rows, more=False)}}}'
 
 
 @router.put(_PATH, **described("register_bucket_file"))
