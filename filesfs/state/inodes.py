@@ -241,7 +241,7 @@ class InodeTable:
     def _unbind(self, node: Node) -> None:
         """The node goes, and nothing is left of its identity."""
         del self._by_inode[node.inode]
-        entry = node.entry
+        entry = node.entry if self._strays else None  # without any, nothing can be left
         if entry is None:
             return
         known_by = identity(entry)
