@@ -71,7 +71,7 @@ class Filesystem:
             if packed is None:
                 return None
             form = form_of(packed)
-            node = self.core.inodes.first_seen(form, packed, parent, name)
+            node = self.core.inodes.at_rest(form, packed, parent, name)
             if node is not None:
                 return node, self.attributes.stat_at_rest(node, form)
             node = self._listed_again(parent, name, unpack(packed), counts=counts)

@@ -56,7 +56,7 @@ class AttributeView:
         return self._stat(node, known, created_at, nlink, size, ttl)
 
     def stat_at_rest(self, node: Node, form: Form) -> Stat:
-        """As `stat`, of a node that was just made for what this is the form of."""
+        """As `stat`, of a node that is at rest with what this is the form of."""
         nlink = max(2, form.nlink) if node.kind is Kind.DIRECTORY else form.nlink
         size = 0 if node.kind in _DEVICES else form.size
         return self._stat(node, form, form.created_at, nlink, size, self._ttl(form.resource_id))

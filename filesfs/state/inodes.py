@@ -96,6 +96,17 @@ class Node:
         if isinstance(entry, Entry) and not self.busy:
             self._entry = pack(entry)
 
+    def rests_as(self, packed: Packed, parent: Node, name: bytes) -> bool:
+        """Whether it is at rest with this entry, under this name alone, and no change waits."""
+        return (
+            self._entry == packed
+            and self._parent is parent
+            and self._name == name
+            and not (self._others or self.opens)
+            and self.content is None
+            and self.pending is NO_CHANGE
+        )
+
     @property
     def local(self) -> bool:
         """Not on the server yet."""
@@ -200,16 +211,17 @@ class InodeTable:
         self._bind(known_by, node, derived=not taken)
         return node
 
-    def first_seen(self, form: Form, packed: Packed, parent: Node, name: bytes) -> Node | None:
-        """The node, under this name, of a resource that nothing was known of; None where something
-        is. It is at rest from the start, as most of what is listed: see `Tree.adopt` for the rest.
+    def at_rest(self, form: Form, packed: Packed, parent: Node, name: bytes) -> Node | None:
+        """The node of a listed name, where nothing has to be thought about: it has that name alone
+        and shows just this, or nothing was known of the resource. Else None; see `Tree.adopt`.
         """
         known_by = form.resource_id
         if not known_by or known_by in self._strays:
             return None
         inode = _derived(known_by)
-        if inode in self._by_inode:
-            return None
+        node = self._by_inode.get(inode)
+        if node is not None:
+            return node if node.rests_as(packed, parent, name) else None
         node = self._by_inode[inode] = Node(inode, kind_of_form(form), packed)
         node.named(parent, name)
         return node

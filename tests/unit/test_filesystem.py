@@ -10,9 +10,10 @@ import pytest
 import trio
 import trio.testing
 
-from filesfs.domain import Location
+from filesfs.domain import AttributeChange, Location
 from filesfs.errors import FileSystemError
 from filesfs.packed import Listing
+from filesfs.state.inodes import Node
 from tests.fakes.memory_tree import MemoryTree
 from tests.unit.filesystem_rig import ROOT_USER, rig
 
@@ -235,3 +236,44 @@ async def test_a_rename_is_done_although_what_it_replaces_was_forgotten_meanwhil
         await mine.fs.renaming.rename((mine.bucket, b"new"), (mine.bucket, b"old"), 0)
         assert await mine.names() == [b"old"]
         assert await mine.content(b"old") == b"new"
+
+
+@pytest.mark.trio
+async def test_a_listing_tells_what_stat_does(tmp_path: Path) -> None:
+    """Whatever has become of a node since the kernel was told of it first."""
+    async with rig(tmp_path, feed=True) as mine:
+        for name in (b"a", b"b", b"c", b"d", b"linked", b"moved", b"open"):
+            await mine.store(name, name)
+        await mine.fs.namespace.mkdir(mine.bucket, b"folder", 0o700, ROOT_USER)
+        mine.fs.core.directories.drop(mine.bucket)
+        for inode in [node.inode for node in mine.fs.core.inodes if node.names]:
+            if inode != mine.bucket.inode:
+                mine.fs.forget(inode, 1)
+
+        async def told() -> dict[bytes, Node]:
+            nodes, directory = {}, mine.bucket
+            for name in await mine.names():
+                counts = mine.fs.listing_counts(directory)
+                found = mine.fs.listed(directory, name, counts=counts)
+                assert found is not None
+                nodes[name], status = found
+                assert status == mine.fs.attributes.stat(nodes[name])
+                mine.fs.core.inodes.remember(nodes[name])
+            return nodes
+
+        first = await told()
+        assert await told() == first
+        handle = await mine.open(first[b"open"], os.O_RDWR)
+        await mine.fs.files.write(handle, 0, b"longer than before")
+        await mine.create(b"local")
+        await mine.fs.attributes.set(first[b"a"], AttributeChange(mode=0o600))
+        await mine.fs.attributes.set(first[b"open"], AttributeChange(mode=0o640))
+        await mine.fs.namespace.link(first[b"linked"], mine.bucket, b"other")
+        await mine.fs.renaming.rename((mine.bucket, b"moved"), (mine.bucket, b"there"), 0)
+        await mine.fs.namespace.unlink(mine.bucket, b"b")
+        await mine.fs.namespace.mkdir(first[b"folder"], b"below", 0o700, ROOT_USER)
+        second = await told()
+        assert second[b"other"] is second[b"linked"] is first[b"linked"]
+        assert second[b"there"] is first[b"moved"]
+        await mine.close(handle)
+        assert (await told())[b"open"] is first[b"open"]
