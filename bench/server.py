@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 
-from bench import disk, http, machine, nginx, pathsend
+from bench import disk, http, machine, nginx
 from bench.systems import free_port, running
 
 MIB = 1 << 20
@@ -102,17 +102,14 @@ def _downloads(figures: Figures, server: Server, source: Path, turned: bool) -> 
     """The very file that the server sends is what nginx sends; both from the page cache."""
     size = source.stat().st_size
     blob = next(p for p in server.data.rglob("*") if p.is_file() and p.stat().st_size == size)
-    log = source.with_name("granian.log")
     with (
         nginx.serving(blob.parent, source.with_name("nginx")) as theirs,
-        pathsend.serving(blob, log) as alone,
         Watch(server.pid) as watch,
     ):
         http.download(server.port, LARGE)  # warm, for all
         downloads: list[tuple[str, Callable[[], object]]] = [
             ("download", lambda: http.download(server.port, LARGE)),
             ("nginx", lambda: http.download(theirs, f"/{blob.name}")),
-            ("Granian", lambda: http.download(alone, "/")),
         ]
         for name, work in (downloads[::-1] if turned else downloads) * 2:
             figures.time(name, work)
@@ -220,9 +217,7 @@ def _table(figures: Figures, size: int, rounds: int, load_before: str) -> str:
         f"{machine.describe(load_before)} Medians of {rounds} rounds.\n",
         "| work | server | beside it | ratio | goal |\n|---|---|---|---|---|",
         f"| GET of {name} | {rate('download')} | nginx sendfile {rate('nginx')} "
-        f"| {ratio('nginx', 'download')} | 0.8, or what Granian allows |",
-        f"| the same | {rate('download')} | Granian's pathsend alone {rate('Granian')} "
-        f"| {ratio('Granian', 'download')} | |",
+        f"| {ratio('nginx', 'download')} | 0.8 |",
         f"| PUT of {name}, durable | {rate('upload')} | cp and fsync {rate('cp and fsync')} "
         f"| {ratio('cp and fsync', 'upload')} | 0.6 |",
         f"| PUTs of 4 KiB, {CONNECTIONS} connections, durable | {puts:,.0f} /s "

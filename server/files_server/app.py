@@ -19,6 +19,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from files_server import exchange, services
+from files_server.asgi import CONNECTION, BrokenOff
 from files_server.errors import ApiError, error_body
 from files_server.names import Kind, parse_path
 from files_server.receiving import full_disk
@@ -109,7 +110,7 @@ class RawPaths:
             await _handle(handler, scope, receive, send)
             return
         catalog = self._app.state.services.catalog
-        catalog.enter()
+        catalog.enter(scope.get(CONNECTION))
         try:
             await _handle(handler, scope, receive, send)
         finally:
@@ -150,6 +151,8 @@ async def _stream(
     try:
         await response(scope, receive, watched)
     except Exception as error:
+        if started and isinstance(error, ApiError):
+            raise BrokenOff(error.detail) from error
         if started:
             raise
         await (await _error_answer(request, error))(scope, receive, send)

@@ -15,6 +15,11 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
+CONNECTION = "files_server.connection"  # in the scope: the same object for requests of one client
+
+
+class BrokenOff(Exception):
+    """An answer ends before it is complete, and why is in the log."""
 
 
 async def refuse(

@@ -38,7 +38,7 @@ CHUNK = 2 << 20  # bytes that are read in one go
 # longer than _VERIFIED goes as it is read: cutting costs as much again as reading.
 _MESSAGE = 128 << 10
 _VERIFIED = 16 << 20  # bytes of a range that are held in memory, to be checked before the header
-_PATHSEND = "http.response.pathsend"  # the server sends the file itself, without Python
+_SENDFILE = "http.response.zerocopysend"  # the kernel sends the bytes, without Python
 
 
 class ContentAnswers:
@@ -173,9 +173,8 @@ class BlobAnswer(Response):
                 found = os.fstat(descriptor)
                 if found.st_size < self._part[1]:
                     raise FileNotFoundError(self._path)
-                if self._stored is None and self._is_all_of(found.st_size, scope):
-                    await send(self._head())
-                    await send({"type": _PATHSEND, "path": self._path})
+                if self._stored is None and _SENDFILE in scope.get("extensions", {}):
+                    await self._send_unread(descriptor, send)
                     return
                 await self._send(pieces, send)
             finally:
@@ -183,10 +182,15 @@ class BlobAnswer(Response):
         if self._stored is not None:
             self._ranges.note(self._path, stamp_of(found), *self._part)
 
-    def _is_all_of(self, size: int, scope: Scope) -> bool:
-        """Whether Granian can send it by itself: a file may hold a later version's bytes, too."""
-        whole = self._part == (0, size) and self.status_code == 200
-        return whole and _PATHSEND in scope.get("extensions", {})
+    async def _send_unread(self, descriptor: int, send: Send) -> None:
+        start, end = self._part
+        await send(self._head())
+        try:
+            await send(
+                {"type": _SENDFILE, "file": descriptor, "offset": start, "count": end - start}
+            )
+        except EOFError:
+            raise DamagedError(start, end) from None
 
     def _head(self) -> Message:
         kind, status = "http.response.start", self.status_code

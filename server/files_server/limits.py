@@ -2,10 +2,9 @@
 
 It must not limit content: uploads are bounded by their session's size, where that is known.
 
-Where each limit is enforced: connections by Granian (`backpressure`), further ones wait in the
-kernel's queue; the header's time and size (about 400 KiB) by Granian; a body's idle time and the
-size of JSON here; open sessions where they are made; clients that do not take their answer by the
-kernel (`listener.py`), since Granian sends files by itself and tells nothing of it.
+Where each limit is enforced: connections, the head's time and size, and clients that take nothing
+of their answer in `front/`; clients that take a byte now and then by the kernel (`listener.py`); a
+body's idle time and the size of JSON here; open sessions where they are made.
 """
 
 from __future__ import annotations

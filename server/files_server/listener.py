@@ -1,7 +1,7 @@
 """Binding the one address that the server listens on, TCP or a Unix socket.
 
-It must not accept or serve anything; that is Granian's. It binds itself rather than let Granian
-do it because Granian sets SO_REUSEPORT, with which a second server on the same port goes unnoticed.
+It must not accept or serve anything; `front/` does. Without SO_REUSEPORT, so that a second server
+on the same port is noticed.
 """
 
 from __future__ import annotations

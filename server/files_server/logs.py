@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import lru_cache
 
 from files_server.asgi import App, Message, Receive, Scope, Send
@@ -132,30 +132,21 @@ class RequestLog:
 class _Counted:
     """`send`, with the status and the number of body bytes noted. Status 0: never answered."""
 
-    __slots__ = ("_headers", "_send", "bytes", "status")
+    __slots__ = ("_send", "bytes", "status")
 
     def __init__(self, send: Send) -> None:
         self._send = send
         self.status = 0
         self.bytes = 0
-        self._headers: Iterable[tuple[bytes, bytes]] = ()
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.body":
             self.bytes += len(message.get("body", b""))
         elif message["type"] == "http.response.start":
             self.status = message["status"]
-            self._headers = message["headers"]
-        elif message["type"] == "http.response.pathsend":
-            self.bytes += _content_length(self._headers)  # Granian sends it, out of our sight
+        elif message["type"] == "http.response.zerocopysend":
+            self.bytes += message["count"]
         await self._send(message)
-
-
-def _content_length(headers: Iterable[tuple[bytes, bytes]]) -> int:
-    for name, value in headers:
-        if name.lower() == b"content-length":
-            return int(value)
-    return 0
 
 
 def _shown_path(scope: Scope) -> str:

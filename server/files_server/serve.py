@@ -13,28 +13,25 @@ import ipaddress
 import os
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from pathlib import Path
-from typing import Any
 
 import uvloop
-from granian._granian import SocketHolder
-from granian.constants import HTTPModes, Interfaces
-from granian.http import HTTP1Settings
-from granian.server.embed import Server
 
 from files_server import edge, listener
 from files_server.app import RawPaths, create_app
-from files_server.asgi import App
 from files_server.auth import TokensError
+from files_server.front.serving import Front
 from files_server.logs import Lines
 from files_server.running import Running
 from files_server.settings import Settings, SettingsError, load
 
 USAGE, ADDRESS, DATA_FOLDER, UNEXPECTED = 2, 3, 4, 1  # exit codes
 DRAIN_SECONDS = 10.0  # for running requests; systemd's default stop timeout is 90 s
+CLOSE_SECONDS = 3.0  # for clients to take the ends of their answers
 
 
 class ServeError(Exception):
@@ -90,34 +87,10 @@ def check_exposure(settings: Settings) -> None:
         )
 
 
-class _Embedded(Server):
-    """Granian on a socket that is bound already."""
-
-    def __init__(self, app: object, listening: socket.socket, settings: Settings) -> None:
-        self._listening = listening
-        super().__init__(
-            app,
-            interface=Interfaces.ASGINL,  # the lifespan is ours: its errors are the operator's
-            http=HTTPModes.http1,
-            websockets=False,
-            log_enabled=False,
-            backlog=listener.BACKLOG,
-            backpressure=settings.max_connections,
-            http1_settings=HTTP1Settings(header_read_timeout=settings.header_seconds * 1000),
-            ssl_cert=settings.tls_cert,
-            ssl_key=settings.tls_key,
-        )
-
-    def _init_shared_socket(self) -> None:
-        is_unix = self._listening.family == socket.AF_UNIX
-        # Granian closes what it is given, Python closes its own.
-        holder: Any = SocketHolder  # its stub leaves the constructor out
-        self._shd: Any = holder(os.dup(self._listening.fileno()), is_unix, self.backlog)
-
-
 async def _serve(settings: Settings) -> None:
     stop = _stop_signal()
     async with AsyncExitStack() as stack:
+        tls = _tls(settings)
         listening = _bind(settings, stack)
         settings = _with_real_port(settings, listening)
         app = create_app(settings)
@@ -125,29 +98,23 @@ async def _serve(settings: Settings) -> None:
         running = Running(edge.wrap(RawPaths(app), settings))
         lines = Lines()
         stack.callback(lines.close)
-        server = _granian(edge.logged(running, settings, lines), listening, settings)
-        serving = asyncio.create_task(server.serve())
-        stopped = asyncio.create_task(stop.wait())
-        watchdog = asyncio.create_task(_watchdog(serving))
+        front = Front(
+            edge.logged(running, settings, lines),
+            listening,
+            most=settings.max_connections,
+            header_seconds=settings.header_seconds,
+            idle_seconds=settings.send_idle_seconds,
+            tls=tls,
+        )
+        front.start()
+        watchdog = asyncio.create_task(_watchdog())
         print(f"listening on {listener.bound_url(listening, settings)}", flush=True)
         _notify("READY=1")
-        await asyncio.wait({serving, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        await stop.wait()
         _notify("STOPPING=1")
-        await _stop(server, serving, running)
-        watchdog.cancel()
-        stopped.cancel()
-
-
-async def _stop(server: _Embedded, serving: asyncio.Task[None], running: Running) -> None:
-    if not serving.done():
         await running.drain(DRAIN_SECONDS)
-        server.signal_handler_interrupt()  # type: ignore[no-untyped-call]
-    _, late = await asyncio.wait({serving}, timeout=DRAIN_SECONDS)
-    if late:  # a client that does not read its answer keeps its connection open
-        serving.cancel()
-        await asyncio.wait({serving}, timeout=1)
-    elif error := serving.exception():
-        raise ServeError(f"the HTTP server failed: {error!r}", UNEXPECTED) from error
+        await front.stop(CLOSE_SECONDS)
+        watchdog.cancel()
 
 
 def _bind(settings: Settings, stack: AsyncExitStack) -> socket.socket:
@@ -182,15 +149,19 @@ def _one_line(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else repr(error)
 
 
-def _granian(app: App, listening: socket.socket, settings: Settings) -> _Embedded:
+def _tls(settings: Settings) -> ssl.SSLContext | None:
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
-        return _Embedded(app, listening, settings)
+        context.load_cert_chain(settings.tls_cert, settings.tls_key)
     except OSError as error:  # ssl.SSLError is one
         raise ServeError(
             f"cannot use --tls-cert {settings.tls_cert} with --tls-key {settings.tls_key}:"
             f" {_one_line(error)}",
             USAGE,
         ) from None
+    return context
 
 
 def _stop_signal() -> asyncio.Event:
@@ -219,13 +190,13 @@ def _notify(state: str) -> None:
         sender.sendall(state.encode())
 
 
-async def _watchdog(serving: asyncio.Task[None]) -> None:
-    """Tells systemd that the loop runs and Granian serves, if WatchdogSec= asks for it."""
+async def _watchdog() -> None:
+    """Tells systemd that the loop runs, if WatchdogSec= asks for it."""
     microseconds = os.environ.get("WATCHDOG_USEC", "")
     mine = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
     if not mine or not microseconds.isdecimal():
         return
-    while not serving.done():
+    while True:
         _notify("WATCHDOG=1")
         await asyncio.sleep(int(microseconds) / 4_000_000)  # two may get lost
 

@@ -92,7 +92,7 @@ class Settings(BaseModel):
     send_idle_seconds: int = Field(
         default=60,
         ge=1,
-        description="A client that takes nothing of its answer for so long is cut off (TCP only).",
+        description="A client that takes nothing of its answer for so long is cut off.",
     )
     tokens_file: Path | None = Field(
         default=None,

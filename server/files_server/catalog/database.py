@@ -129,16 +129,23 @@ class Writer:
         self._at_once = 0  # jobs done on the event loop since the thread's last commit
         self._requests = 0  # that run
         self._turns = 0  # of the event loop in which those come who had to wait for such a job
+        self._turning: asyncio.Handle | None = None
+        self._last: object = None  # the connection of the last request
         self._closed = False
 
     def start(self) -> None:
         self._thread.start()
 
-    def enter(self) -> None:
-        """A request runs from now on: where there are several, none of them waits for a commit."""
+    def enter(self, connection: object = None) -> None:
+        """A request runs from now on: where there are several, none of them waits for a commit.
+        One of the same connection has not waited: it came after the last answer."""
         self._requests += 1
+        if self._turning is not None and connection is not None and connection is self._last:
+            self._turning.cancel()
+            self._turns = 0
         if self._requests > 1 or self._turns:
             self._lonely = 0
+        self._last = connection
 
     def leave(self) -> None:
         """It has ended."""
@@ -200,13 +207,12 @@ class Writer:
             return False
         self._answer(batch)
         self._turns = 2  # in one a request is taken on, in the next it comes to its mutation
-        self._loop.call_soon(self._turn)
+        self._turning = self._loop.call_soon(self._turn)
         return True
 
     def _turn(self) -> None:
         self._turns -= 1
-        if self._turns:
-            self._loop.call_soon(self._turn)
+        self._turning = self._loop.call_soon(self._turn) if self._turns else None
 
     def _back_from_loop(self) -> None:
         self._at_once = 0

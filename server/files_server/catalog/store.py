@@ -83,9 +83,9 @@ class Catalog:
         """The cursor of one change; 0: the latest."""
         return f"{self.epoch}-{number or self.latest}"
 
-    def enter(self) -> None:
-        """A request runs from now on, until `leave`."""
-        self._writer.enter()
+    def enter(self, connection: object) -> None:
+        """A request of this connection runs from now on, until `leave`."""
+        self._writer.enter(connection)
 
     def leave(self) -> None:
         self._writer.leave()
