@@ -206,14 +206,17 @@ class Tree:
         """One request. An answer that a change of ours or of others overtook is asked for again."""
         directory = self._core.directories.of(parent)
         entry: Entry | None = None
-        listing: Listing | None = None
         for _ in range(_TRIES):
+            listing: Listing | None = None
             before = (directory.events, directory.stamps.get(name), directory.entries.get(name))
             stamp = self._core.directories.stamp(parent)
             try:
-                entry, listing = await self._core.backend.look_up(place)
+                if name in directory.entries:  # what is in it was wanted before, or is not
+                    entry = await self._core.backend.stat(place)
+                else:
+                    entry, listing = await self._core.backend.look_up(place)
             except NotFound:
-                entry = listing = None
+                entry = None
             now = (directory.events, directory.stamps.get(name), directory.entries.get(name))
             if now == before:
                 self._core.directories.keep_entry(parent, name, entry, stamp)

@@ -117,3 +117,19 @@ async def test_it_goes_with_its_directory(tmp_path: Path) -> None:
         assert again is not None
         assert again is not node
         assert await names(mine, again) == [b"e"]
+
+
+async def test_it_is_not_asked_for_again_where_the_directory_itself_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one does to which others add all the time."""
+    tree = MemoryTree()
+    async with rig(tmp_path, tree, feed=True) as mine:
+        node = await found(mine)
+        assert await names(mine, node) == [b"a", b"e"]
+        await put(MemoryBackend(tree, origin="other"), "d/other")
+        await trio.testing.wait_all_tasks_blocked()
+        mine.fs.core.directories.doubt(mine.bucket, b"d")
+        monkeypatch.delattr(MemoryBackend, "look_up")
+        assert await mine.lookup(b"d") is node
+        assert mine.calls == ["stat"]
