@@ -22,6 +22,7 @@ _MOST_AHEAD = 64 << 10  # bytes of next requests that are read while one is answ
 _HIGH_WATER = 256 << 10  # bytes that are written and not taken, above which an answer waits
 _LINGER_SECONDS = 5.0  # for a client to take an answer that came before it had sent everything
 _END = b"\r\n\r\n"
+_BEGIN = 2048  # bytes that tell whether it is HTTP; looking at more each time would cost the more
 
 
 class Owner(Protocol):
@@ -132,10 +133,10 @@ class Connection(asyncio.Protocol):
             return
         if not self._searched and self._ahead.strip(b"\r\n"):
             self._since = self._loop.time()
-        self._searched = len(self._ahead)
+        is_begin, self._searched = self._searched <= _BEGIN, len(self._ahead)
         if self._searched > heads.MOST_BYTES:
             self._refuse(heads.too_long())
-        elif self._ahead and not heads.may_begin(self._ahead):
+        elif is_begin and not heads.may_begin(self._ahead):
             self._refuse(Refused(400, "This is not the begin of an HTTP request."))
 
     def _request(self, data: bytes) -> None:
