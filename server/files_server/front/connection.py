@@ -16,9 +16,10 @@ from files_server.asgi import CONNECTION, App
 from files_server.front import answers, heads
 from files_server.front.exchange import SENDFILE, ClientGone, Exchange
 from files_server.front.heads import Head, Refused
-from files_server.front.sending import Sender
+from files_server.front.sending import Sender, at_hand
 
 _MOST_AHEAD = 64 << 10  # bytes of next requests that are read while one is answered
+_SMALL = 256 << 10  # bytes of a file that are copied here: a change of thread costs more
 _HIGH_WATER = 256 << 10  # bytes that are written and not taken, above which an answer waits
 _LINGER_SECONDS = 5.0  # for a client to take an answer that came before it had sent everything
 _END = b"\r\n\r\n"
@@ -210,7 +211,7 @@ class Connection(asyncio.Protocol):
             else:
                 self._transport.resume_reading()
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | bytearray) -> None:
         """Send soon. Raises ClientGone."""
         self._connected().write(data)
 
@@ -227,6 +228,11 @@ class Connection(asyncio.Protocol):
 
     async def send_file(self, head: bytes, file: int, start: int, end: int) -> None:
         """As sending.Sender does, behind `head` and all that was written."""
+        if end - start <= _SMALL and (data := at_hand(file, start, end)):
+            self.write(head)
+            self.write(data)
+            await self.drained()
+            return
         await self._written()
         own = self._connected().get_extra_info("socket")
         # A descriptor of its own: the transport may close its one while a thread sends.

@@ -1,7 +1,8 @@
 """Sends a file's bytes from the page cache to a socket, in the kernel (sendfile).
 
 A thread does it, since the file may have to come from the disk, for as long as the client takes it
-fast. The event loop waits for one that does not, so that many slow ones cost no thread.
+fast; what is little and at hand is copied. The event loop waits for a client that does not take it,
+so that many slow ones cost no thread.
 """
 
 from __future__ import annotations
@@ -58,6 +59,16 @@ class Sender:
     def close(self) -> None:
         """Once no `send` runs."""
         self._pool.shutdown()
+
+
+def at_hand(file: int, start: int, end: int) -> bytearray | None:
+    """Bytes [start, end) of a descriptor, if all of them are in the page cache."""
+    data = bytearray(end - start)
+    try:
+        count = os.preadv(file, [data], start, os.RWF_NOWAIT)
+    except OSError:  # EAGAIN, or a file system that cannot tell
+        return None
+    return data if count == len(data) else None
 
 
 def _send(client: socket.socket, head: bytes, file: int, start: int, end: int) -> tuple[bytes, int]:
