@@ -9,6 +9,7 @@ peers: whether a cost stays flat is seen within one system. Needs root, as `pyth
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import random
@@ -72,12 +73,17 @@ def _counts(most: int) -> Iterator[int]:
 
 
 def _size(system: Filesfs, folder: Path, size: int) -> dict[str, float]:
-    """Seconds to write a file with fsync, to append 1 KiB to it, and to read it cold."""
+    """Seconds to write a file with fsync, to append 1 KiB to it, to change 4 KiB in its middle in a
+    mount that has not seen it (a second time: with the file open), and to read it cold."""
     name, block = f"size-{size}", os.urandom(min(size, MIB))
     row: dict[str, float] = {"bytes": size}
     with system.mount(folder) as root:
         row["write s"] = seconds(lambda: _write(root / name, block, size, "wb"))
         row["append s"] = seconds(lambda: _write(root / name, block[:1024], 1024, "ab"))
+    drop_caches()
+    with system.mount(folder) as root, (root / name).open("r+b", buffering=0) as file:
+        row["change s"] = seconds(lambda: _change(file, size // 2, block[:4096]))
+        row["2nd change s"] = seconds(lambda: _change(file, size // 3, block[:4096]))
     drop_caches()
     with system.mount(folder) as root:
         row["cold read s"] = seconds(lambda: _read(root / name))
@@ -126,6 +132,12 @@ def _write(path: Path, block: bytes, size: int, mode: str) -> None:
         for _ in range(-(-size // len(block))):
             file.write(block)
         os.fsync(file.fileno())
+
+
+def _change(file: io.FileIO, at: int, data: bytes) -> None:
+    file.seek(at // 4096 * 4096)
+    file.write(data)
+    os.fsync(file.fileno())
 
 
 def _read(path: Path) -> None:

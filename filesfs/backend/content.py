@@ -216,7 +216,8 @@ class RichContent:
         answer = await self._requester.ask(request)
         offset = begin if answer.number("upload-offset") == begin else 0
         url = session_url(answer.json())
-        return HttpSession(self._requester, url, size, self._abilities, offset)
+        shares = answer.number("files-shares-base") == 1
+        return HttpSession(self._requester, url, size, self._abilities, offset, shares=shares)
 
     async def _read_part(
         self, entry: Entry, offset: int, end: int, arrived: Arrived | None

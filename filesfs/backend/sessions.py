@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 
 _CANCEL_TRIES = 4
 _CANCEL_PAUSE = 0.1  # seconds
+# A server that copies for real: each request stays well inside a stall limit.
+COPY_AT_MOST = 256 << 20
 _CONTENT = {"Content-Type": "application/octet-stream"}
 
 
@@ -60,12 +62,16 @@ class HttpSession:
         size: int | None,
         abilities: Abilities,
         offset: int = 0,
+        *,
+        shares: bool = False,
     ) -> None:
+        """`shares`: the server has the new version share the base's file, and copies nothing."""
         self._requester = requester
         self._url = url
         self._size = size  # None: the last part says it
         self._abilities = abilities
         self._offset = offset  # bytes that the server has accepted
+        self._shares = shares
         self._unsure = False  # a part's answer was lost: `_offset` may be too small
         self._entry: Entry | None = None
         self._progress = 0.0  # trio time at which the server last took something
@@ -151,6 +157,12 @@ class HttpSession:
         """Take `length` bytes at the offset from the base version. See UploadSession."""
         if not self._abilities.copy_base:
             raise Unsupported("This server does not begin uploads from a version that exists.")
+        most = length if self._shares else COPY_AT_MOST
+        while length:
+            await self._copy(min(length, most))
+            length -= min(length, most)
+
+    async def _copy(self, length: int) -> None:
         start, end = self._offset, self._offset + length
         self._progress = trio.current_time()
 

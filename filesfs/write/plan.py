@@ -14,8 +14,6 @@ from filesfs.write.extents import Segment, Source
 # A copy costs a round trip of its own; below this, sending the bytes along with their neighbours
 # is cheaper.
 COPY_AT_LEAST = 256 << 10
-# A server that cannot share blocks copies for real: keep each request well inside a stall limit.
-COPY_AT_MOST = 256 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +37,16 @@ def plan(segments: Iterable[Segment], part_bytes: int, *, copy: bool) -> list[St
     first = last = -1  # the range to send that is being gathered
     for segment in segments:
         if copy and segment.source is Source.BASE and segment.length >= COPY_AT_LEAST:
-            steps += _pieces(first, last, part_bytes, copy=False)
-            steps += _pieces(segment.start, segment.end, COPY_AT_MOST, copy=True)
+            steps += _pieces(first, last, part_bytes)
+            steps.append(Step(segment.start, segment.end, copy=True))
             first = last = segment.end
         else:
             first, last = (segment.start if first < 0 else first), segment.end
-    steps += _pieces(first, last, part_bytes, copy=False)
+    steps += _pieces(first, last, part_bytes)
     return steps
 
 
-def _pieces(start: int, end: int, most: int, *, copy: bool) -> Iterator[Step]:
+def _pieces(start: int, end: int, most: int) -> Iterator[Step]:
     while start < end:
-        yield Step(start, min(end, start + most), copy)
+        yield Step(start, min(end, start + most))
         start += most

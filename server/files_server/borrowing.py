@@ -1,19 +1,31 @@
-"""What an upload takes of the version that it starts from: all of it without a copy, or parts.
+"""What an upload takes of the version that it starts from: without a copy where it can share the
+version's blob, else copied.
 
-It must not know requests or sessions. What is borrowed is never changed: `blobs/local.py` sees to
+It must not know requests or sessions. What is shared is never changed: `blobs/upload.py` sees to
 that.
 """
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
-from files_server.blobs.local import LocalBlobs, UploadFile
+from files_server.blobs.layout import Layout
+from files_server.blobs.local import LocalBlobs
+from files_server.blobs.pieces import DamagedError, Stored
+from files_server.blobs.upload import UploadFile
 from files_server.catalog.sessions import Wish
-from files_server.catalog.store import Catalog
-from files_server.errors import ApiError
+from files_server.catalog.store import Catalog, Version
+from files_server.errors import ApiError, shown
 from files_server.places import Place
 from files_server.receiving import settled
+
+# Bytes of a version from which on its blob is shared, but for what is appended: a change has whole
+# blocks written again, so of a smaller one little would be saved.
+_SHARED_AT_LEAST = 8 << 20
+log = logging.getLogger(__name__)
 
 
 class Borrowing:
@@ -24,20 +36,28 @@ class Borrowing:
         self._blobs = blobs
         self._pool = pool
 
-    async def file(self, upload: str, wish: Wish, length: int) -> UploadFile | None:
-        """The file of an upload that begins with the whole base, if that has this length and costs
-        no copy.
+    async def file(
+        self, upload: str, wish: Wish, begin: int, size: int | None
+    ) -> UploadFile | None:
+        """The file of an upload of `size` bytes (None: not known) that shares its base's blob, if
+        that can be. It begins with the whole base if that has `begin` bytes, else it is empty.
         """
-        if not wish.base or not length:
+        if not wish.base:
             return None
         try:
             version = self._catalog.version_by_etag(wish.base, wish.bucket, wish.key)
         except ApiError:
             return None  # told when it is asked for its bytes
-        if version.blob is None or version.size != length:
+        begin = begin if begin == version.size else 0
+        whole = version.size if size is None else size
+        if version.blob is None or not (begin or min(whole, version.size) >= _SHARED_AT_LEAST):
             return None
-        blob = self._blobs.path(version.blob)
-        return await settled(self._pool, self._blobs.borrow, upload, blob, length, version.crc32c)
+        asked = (upload, version.blob, _stored(version), begin, whole)
+        try:
+            return await settled(self._pool, self._blobs.borrow, *asked)
+        except BaseException:  # ended meanwhile: nobody would know of its name for the blob
+            await settled(self._pool, self._blobs.remove_upload, upload)
+            raise
 
     async def drop(self, file: UploadFile | None, upload: str) -> None:
         """There is no such upload after all."""
@@ -57,4 +77,25 @@ class Borrowing:
             data = self._catalog.data(version.id)
             await settled(self._pool, file.append, [data[start : start + length]])
         else:
-            await settled(self._pool, file.copy_from, self._blobs.path(version.blob), length)
+            path = self._blobs.path(version.blob)
+            await settled(self._pool, file.take, path, _stored(version), length)
+
+
+@contextmanager
+def damage_told(wish: Wish) -> Iterator[None]:
+    """What is not what was stored, as ApiError 500."""
+    try:
+        yield
+    except DamagedError as error:
+        where = f"bytes {error.first}-{error.last - 1} of {shown(wish.key)}"
+        log.error("%s in %r are damaged on disk, at version %s", where, wish.bucket, wish.base)
+        raise ApiError(
+            500,
+            f"The stored {where} are damaged, so no upload can begin with them; restore the file"
+            " from a backup (filesfs fsck --digests names all that are).",
+            reason="damaged",
+        ) from None
+
+
+def _stored(version: Version) -> Stored:
+    return Stored(version.size, version.crc32c, Layout(version.blocks))

@@ -24,8 +24,9 @@ from starlette.types import Message, Receive, Scope, Send
 from files_server import digests
 from files_server.blobs.checked import CheckedRanges, DamagedError, stamp_of
 from files_server.blobs.checksums import BLOCK, checksums
+from files_server.blobs.layout import Layout
 from files_server.blobs.local import LocalBlobs
-from files_server.blobs.pieces import Pieces, Stored
+from files_server.blobs.pieces import Ahead, Pieces, Stored
 from files_server.catalog.store import Catalog, Version
 from files_server.errors import ApiError
 from files_server.exchange import Answer, RawHeaders
@@ -88,21 +89,21 @@ class ContentAnswers:
         asked: Mapping[str, str],
     ) -> Response:
         path = os.fspath(self._blobs.path(version.blob or ""))
-        expected = Stored(version.size, version.crc32c)
-        stored: Stored | None = expected  # None: sent unread
+        layout = Layout(version.blocks)
+        expected = Stored(version.size, version.crc32c, layout)
+        unread = Stored(version.size, b"", layout)
+        stored = expected
         trouble = _Trouble(self._catalog, key, version)
         with trouble.told():
             if not version.crc32c or not _is_to_check(headers, asked):
-                stored = None
+                stored = unread
             elif part[1] - part[0] <= _VERIFIED and (status == 206 or _doubts(asked)):
-                data = await self._ranges.read(
-                    path, version.size, version.crc32c, *part, afresh=_doubts(asked)
-                )
+                data = await self._ranges.read(path, expected, *part, afresh=_doubts(asked))
                 if not _has_sums(headers):
                     headers["content-digest"] = digests.crc_item(crc32c(data))
                 return Answer(status, _encoded(headers), data)
             elif status == 200 and not _doubts(asked):
-                stored = None if await self._ranges.is_right(path, expected) else expected
+                stored = unread if await self._ranges.is_right(path, expected) else expected
         return BlobAnswer(path, part, status, headers, stored, trouble, self._ranges)
 
     async def _sha(self, version: Version) -> bytes:
@@ -111,12 +112,11 @@ class ContentAnswers:
         path = self._blobs.path(version.blob)
 
         def compute() -> bytes:
-            found = hashlib.sha256()
+            found, layout = hashlib.sha256(), Layout(version.blocks)
             with path.open("rb") as file:
-                left = version.size  # what lies behind is a later version's
-                while data := file.read(min(CHUNK, left)):
-                    found.update(data)
-                    left -= len(data)
+                for start in range(0, version.size, CHUNK):
+                    end = min(start + CHUNK, version.size)
+                    found.update(layout.read(file.fileno(), start, end))
             return found.digest()
 
         return await asyncio.to_thread(compute)
@@ -148,7 +148,7 @@ class _Trouble:
 class BlobAnswer(Response):
     """A blob, or a range of it. What is wrong with its first piece is told before the status is
     sent; behind that the answer breaks off ahead of what is damaged. `stored`: what it is to be
-    held against; None: it goes unread."""
+    held against; without sums it goes unread."""
 
     def __init__(
         self,
@@ -156,7 +156,7 @@ class BlobAnswer(Response):
         part: tuple[int, int],
         status: int,
         headers: dict[str, str],
-        stored: Stored | None,
+        stored: Stored,
         trouble: _Trouble,
         ranges: CheckedRanges,
     ) -> None:
@@ -171,26 +171,30 @@ class BlobAnswer(Response):
             pieces = Pieces(descriptor, *self._part, self._stored)
             try:
                 found = os.fstat(descriptor)
-                if found.st_size < self._part[1]:
+                if found.st_size < self._stored.layout.end(*self._part):
                     raise FileNotFoundError(self._path)
-                if self._stored is None and _SENDFILE in scope.get("extensions", {}):
+                if not self._stored.sums and _SENDFILE in scope.get("extensions", {}):
                     await self._send_unread(descriptor, send)
                     return
                 await self._send(pieces, send)
             finally:
                 pieces.close()
-        if self._stored is not None:
+        if self._stored.sums:
             self._ranges.note(self._path, stamp_of(found), *self._part)
 
     async def _send_unread(self, descriptor: int, send: Send) -> None:
-        start, end = self._part
+        at, end = self._part
+        ahead = Ahead(descriptor, self._stored, at, end)
         await send(self._head())
         try:
-            await send(
-                {"type": _SENDFILE, "file": descriptor, "offset": start, "count": end - start}
-            )
+            for offset, length in self._stored.layout.runs(at, end):
+                if ahead.is_due(at):
+                    await asyncio.to_thread(ahead.tell, at)
+                at += length
+                run = {"file": descriptor, "offset": offset, "count": length}
+                await send({"type": _SENDFILE, **run, "more_body": at < end})
         except EOFError:
-            raise DamagedError(start, end) from None
+            raise DamagedError(*self._part) from None
 
     def _head(self) -> Message:
         kind, status = "http.response.start", self.status_code

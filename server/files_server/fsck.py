@@ -17,11 +17,12 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from files_server.blobs.checksums import BlockSums, checksums
+from files_server.blobs.checksums import BLOCK, BlockSums, checksums
+from files_server.blobs.layout import Layout
 from files_server.blobs.local import LocalBlobs
+from files_server.blobs.pieces import Stored
 
 _CATALOG = "catalog.sqlite"
-_READ = 1 << 20
 _LINKS = (
     "SELECT r.id, r.rid, r.nlink, count(n.id) FROM resources r"
     " LEFT JOIN nodes n ON n.resource_id = r.id WHERE r.kind = 0"
@@ -102,36 +103,43 @@ def _deleted(catalog: sqlite3.Connection, repair: bool) -> Iterator[Problem]:
 
 
 def _contents(catalog: sqlite3.Connection, blobs: LocalBlobs, digests: bool) -> Iterator[Problem]:
+    columns = {column[1] for column in catalog.execute("PRAGMA table_info(versions)")}
+    blocks = "v.blocks" if "blocks" in columns else "NULL"  # of an older server
     rows = catalog.execute(
-        "SELECT v.etag, v.size, v.blob, v.crc32c, c.data FROM versions v"
+        f"SELECT v.etag, v.size, v.blob, v.crc32c, {blocks}, c.data FROM versions v"
         " LEFT JOIN contents c ON c.version_id = v.id"
     )
-    for etag, size, blob, expected, data in rows:
+    for etag, size, blob, expected, places, data in rows:
         if blob is None:
             if data is not None and (len(data) != size or checksums(data) != expected):
                 yield Problem(f"the bytes of version {etag} in the catalog are damaged")
         else:
-            yield from _blob(blobs.path(blob), etag, size, expected if digests else None)
+            if places is not None and len(places) != 4 * -(-size // BLOCK):
+                yield Problem(f"the catalog does not say where all of version {etag} is")
+                continue
+            stored = Stored(size, expected, Layout(places))
+            yield from _blob(blobs.path(blob), etag, stored, digests)
 
 
-def _blob(path: Path, etag: str, size: int, expected: bytes | None) -> Iterator[Problem]:
+def _blob(path: Path, etag: str, stored: Stored, digests: bool) -> Iterator[Problem]:
+    needed = stored.layout.end(0, stored.size)
     try:
         found = path.stat().st_size
     except FileNotFoundError:
         yield Problem(f"the blob {path} of version {etag} is missing: restore it from a backup")
         return
-    if found < size:  # more is a later version's, or an upload's that was given up
-        yield Problem(f"the blob {path} of version {etag} has {found} bytes, not {size}")
-    elif expected is not None and _sums(path, size) != expected:
+    if found < needed:  # more is another version's, or an upload's that was given up
+        yield Problem(f"the blob {path} of version {etag} has {found} bytes, not {needed}")
+    elif digests and _sums(path, stored) != stored.sums:
         yield Problem(f"the blob {path} of version {etag} is damaged: its checksums do not match")
 
 
-def _sums(path: Path, size: int) -> bytes:
-    sums, left = BlockSums(), size
+def _sums(path: Path, stored: Stored) -> bytes:
+    sums = BlockSums()
     with path.open("rb") as file:
-        while data := file.read(min(_READ, left)):
-            sums.update(data)
-            left -= len(data)
+        for start in range(0, stored.size, BLOCK):
+            end = min(start + BLOCK, stored.size)
+            sums.update(stored.layout.read(file.fileno(), start, end))
     return sums.value()
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
-from files_server.blobs.local import Space, UploadFile
+from files_server.blobs.local import Space
+from files_server.blobs.upload import UploadFile
 from files_server.catalog.commits import Outcome
 from files_server.catalog.sessions import Wish
 

@@ -14,8 +14,8 @@ from typing import ParamSpec, TypeVar
 
 from starlette.requests import ClientDisconnect
 
-from files_server.blobs.local import UploadFile
 from files_server.blobs.slots import Slot, Slots
+from files_server.blobs.upload import UploadFile
 from files_server.errors import ApiError
 from files_server.meters import meters
 
@@ -94,11 +94,11 @@ class Receiver:
 
     async def append(self, file: UploadFile, view: memoryview) -> None:
         """Write at the end of the file; where the disk is full, once more after making room."""
-        start, sums = file.length, file.sums.copy()
+        mark = file.mark()
         try:
             await settled(self._pool, file.write, view)
         except OSError as error:
-            await settled(self._pool, file.truncate, start, sums)
+            await settled(self._pool, file.back, mark)
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             if not await self._make_room():
@@ -106,11 +106,11 @@ class Receiver:
             await self._again(file, view)
 
     async def _again(self, file: UploadFile, view: memoryview) -> None:
-        start, sums = file.length, file.sums.copy()
+        mark = file.mark()
         try:
             await settled(self._pool, file.write, view)
         except OSError as error:
-            await settled(self._pool, file.truncate, start, sums)
+            await settled(self._pool, file.back, mark)
             raise full_disk() from error
 
     async def sync(self, file: UploadFile) -> None:

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
+from files_server.blobs.layout import Layout
 from files_server.blobs.local import LocalBlobs
 from files_server.catalog.sessions import Session
 from files_server.catalog.store import Catalog
@@ -80,7 +81,8 @@ class Repeats:
                 stored = data[at : at + len(chunk)]
             else:
                 blob = version.blob or ""
-                stored = await settled(self._pool, self._blobs.read, blob, at, len(chunk))
+                place = (blob, Layout(version.blocks), at, len(chunk))
+                stored = await settled(self._pool, self._blobs.read, *place)
             same = same and stored == chunk
             at += len(chunk)
         return same

@@ -32,10 +32,10 @@ class Room:
         self._inline = inline
 
     async def check(
-        self, wish: Wish, size: int | None, place: Place | None, there: int = 0
+        self, wish: Wish, size: int | None, place: Place | None, *, shares: bool = False
     ) -> None:
-        """ApiError 507 for content of `size` bytes (None: nobody knows) that has no room. `there`:
-        so many of them are on the disk, and are not copied.
+        """ApiError 507 for content of `size` bytes (None: nobody knows) that has no room. `shares`:
+        what it takes of its base is not copied.
         """
         if size is None or size <= self._inline:
             return
@@ -43,7 +43,8 @@ class Room:
             space = await settled(self._pool, place.space)
             if _missing(space, size) > 0:
                 raise _refused(size, space, "that the location is on")
-        taken = size - (max(there, self._shared(wish, size)) if place is None else 0)
+        shares = place is None and (shares or self._blobs.shares_blocks)
+        taken = size - (self._shared(wish, size) if shares else 0)
         while (missing := _missing(space := await self._space(), taken)) > 0:
             if missing > await settled(self._pool, self._kept):
                 raise _refused(taken, space, "of the server's data")
@@ -51,9 +52,9 @@ class Room:
                 raise _refused(taken, space, "of the server's data")
 
     def _shared(self, wish: Wish, size: int) -> int:
-        """Bytes that take no space again: of the version that the upload starts from, where the
-        file system lets two files have the same blocks."""
-        if not wish.base or not self._blobs.shares_blocks:
+        """Bytes that take no space again: of the version that the upload starts from, where it
+        shares the file, or the file system lets two files have the same blocks."""
+        if not wish.base:
             return 0
         try:
             base = self._catalog.version_by_etag(wish.base, wish.bucket, wish.key)

@@ -16,8 +16,10 @@ from typing import ParamSpec, TypeVar
 
 from files_server import auth
 from files_server.blobs.checksums import checksums
-from files_server.blobs.local import LocalBlobs, UploadFile
-from files_server.borrowing import Borrowing
+from files_server.blobs.layout import stored_form
+from files_server.blobs.local import LocalBlobs
+from files_server.blobs.upload import UploadFile
+from files_server.borrowing import Borrowing, damage_told
 from files_server.catalog import commits, keeping, sessions
 from files_server.catalog.commits import Content, Outcome
 from files_server.catalog.database import Mutation, Transaction
@@ -83,11 +85,12 @@ class Uploads:
         wanted = begin if size is None or begin <= size else 0
         async with self._repeats.turn(session_id):
             known = repeat_key and sessions.exists(self._catalog.reader, session_id)
-            file = None if place or known else await self._borrowing.file(session_id, wish, wanted)
-            there = file.length if file else 0
-            session = Session(session_id, wish, size, there, sessions.OPEN, 0, None)
+            asked = (session_id, wish, wanted, size)
+            file = None if place or known else await self._borrowing.file(*asked)
+            there, shared = (file.length, file.shared) if file else (0, (None, None))
+            session = Session(session_id, wish, size, there, sessions.OPEN, 0, None, *shared)
             try:
-                await self._room.check(wish, size, place, there)
+                await self._room.check(wish, size, place, shares=file is not None)
                 await self._insert(session, place, origin, repeat_key)
             except BaseException:
                 await self._borrowing.drop(file, session_id)
@@ -233,7 +236,7 @@ class Uploads:
     ) -> Outcome | None:
         place = self._places.of(session.wish.bucket)
         whole = session.offset == 0 and part.length == session.size and not part.copy_base
-        direct = whole and part.offset is None and place is None
+        direct = whole and part.offset is None and place is None and session.blocks is None
         if direct and session.size is not None and self._is_small(session.size):
             data = await gather(part.stream, session.size)
             part.digests.check(data)
@@ -242,8 +245,9 @@ class Uploads:
             return await self._complete(session, content, 0, origin)
         file = active.file or await self._open(active, session)
         if file.length != session.offset:  # of the last part the catalog could not be told
-            await self._in_thread(file.restore, session.offset)
-        await self._fill(file, session, part)
+            await self._in_thread(file.restore, session.offset, session.blocks, session.crc32c)
+        with damage_told(session.wish):
+            await self._fill(file, session, part)
         if file.length != session.size:
             return None
         active.committing = True
@@ -258,10 +262,10 @@ class Uploads:
 
     async def _fill(self, file: UploadFile, session: Session, part: Part) -> None:
         """Append the part. All of it or nothing without an offset, else what arrived of it."""
-        start, sums = file.length, file.sums.copy()
+        start, mark = file.length, file.mark()
         left = (self._settings.max_file_bytes if session.size is None else session.size) - start
         keep = part.offset is not None
-        record = (lambda length: self._advance(session.id, length)) if keep else None
+        record = (lambda _: self._advance(session.id, file)) if keep else None
         try:
             if part.copy_base:
                 length, place = min(part.copy_base, left), self._places.of(session.wish.bucket)
@@ -275,25 +279,25 @@ class Uploads:
             if keep and not rejected:
                 await self._sync(file, session.id)
             else:
-                await self._in_thread(file.truncate, start, sums)
+                await self._in_thread(file.back, mark)
                 if keep:  # some of it may be recorded already
-                    await self._advance(session.id, start)
+                    await self._advance(session.id, file)
             raise
         if file.length != start or session.size is None or part.total is not None:
             await self._sync(file, session.id, part.total)
 
     async def _sync(self, file: UploadFile, session_id: str, size: int | None = None) -> None:
         await self._in_thread(file.sync)
-        await self._advance(session_id, file.length, size)
+        await self._advance(session_id, file, size)
 
-    async def _advance(self, session_id: str, length: int, size: int | None = None) -> None:
-        await self._catalog.write(lambda tx: sessions.advance(tx, session_id, length, size))
+    async def _advance(self, session_id: str, file: UploadFile, size: int | None = None) -> None:
+        at = (session_id, file.length, size, *file.shared)
+        await self._catalog.write(lambda tx: sessions.advance(tx, *at))
 
     async def _open(self, active: _Active, session: Session) -> UploadFile:
-        file = await self._in_thread(self._blobs.open_upload, session.id)
-        active.file = file
-        await self._in_thread(file.restore, session.offset)
-        return file
+        at = (session.id, session.offset, session.blocks, session.crc32c)
+        active.file = await self._in_thread(self._blobs.resume_upload, *at)
+        return active.file
 
     async def _land(
         self, place: Place, file: UploadFile, wish: Wish, upload: str, *, marked: bool = False
@@ -308,9 +312,8 @@ class Uploads:
             await self._in_thread(staged.drop)
 
     async def _remember(self, session: Session, outcome: Outcome) -> None:
-        await self._catalog.write(
-            lambda tx: sessions.finish(tx, session.id, outcome, session.offset)
-        )
+        done = (session.id, outcome, session.offset)
+        await self._catalog.write(lambda tx: sessions.finish(tx, *done))
 
     async def _settled(self, session: Session) -> Session:
         """A session whose commit to a location may have been the last that the server did."""
@@ -332,10 +335,8 @@ class Uploads:
         blob = f"{session.id}.{secrets.token_hex(8)}"
         content = await self._publish(file, blob)
         keep = keeping.asked_for(self._settings, auth.current().name)
-        return await self._committed(
-            file, blob,
-            lambda tx: sessions.complete(tx, session, content, session.offset, keep), origin,
-        )  # fmt: skip
+        done = (session, content, session.offset, keep)
+        return await self._committed(file, blob, lambda tx: sessions.complete(tx, *done), origin)
 
     async def _publish(self, file: UploadFile, blob: str) -> Content:
         """The received bytes as content that a commit can name; durable from here on."""
@@ -343,7 +344,7 @@ class Uploads:
             data = await self._in_thread(file.read)
             return Content(file.length, file.sums.value(), data=data)
         await self._in_thread(self._blobs.publish, file, blob)
-        return Content(file.length, file.sums.value(), blob=blob)
+        return Content(file.length, file.sums.value(), None, blob, stored_form(file.blocks))
 
     async def _committed(
         self, file: UploadFile, blob: str, mutation: Mutation[Outcome], origin: str
@@ -359,9 +360,8 @@ class Uploads:
         self, session: Session, content: Content, last_offset: int, origin: str
     ) -> Outcome:
         keep = keeping.asked_for(self._settings, auth.current().name)
-        return await self._catalog.write(
-            lambda tx: sessions.complete(tx, session, content, last_offset, keep), origin
-        )
+        asked = (session, content, last_offset, keep)
+        return await self._catalog.write(lambda tx: sessions.complete(tx, *asked), origin)
 
     def _close_oldest(self) -> None:
         """Sessions that nobody sends to just now may be many; their files are opened again."""

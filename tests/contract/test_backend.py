@@ -269,6 +269,20 @@ async def test_an_upload_from_a_base(backend: FilesBackend, bucket: str) -> None
     assert await backend.read(entry, 0, 100) == b"0123xx6789"
 
 
+async def test_a_long_copy_is_several_requests(
+    backend: FilesBackend, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if Extension.RANGES_UPLOAD not in backend.extensions:
+        pytest.skip("no partial uploads here")
+    monkeypatch.setattr("filesfs.backend.sessions.COPY_AT_MOST", 3)
+    entry = await put(backend, Location(bucket, "f"), b"0123456789")
+    session = await backend.open_upload(Location(bucket, "f"), TEXT, NONE, base=entry.etag)
+    await session.copy_base(10)
+    assert session.offset == 10
+    entry = await session.send(b"x", final=True) or entry
+    assert await backend.read(entry, 0, 100) == b"0123456789x"
+
+
 # -- changes of names ----------------------------------------------------------------------------
 async def test_directories(backend: FilesBackend, bucket: str) -> None:
     await backend.make_directory(Location(bucket), NONE)

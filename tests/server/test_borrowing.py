@@ -5,21 +5,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import fcntl
 import os
 import signal
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import httpx
 import pytest
 
 from files_server import fsck, services
-from files_server.blobs import local
+from files_server.blobs import local, upload
 from files_server.blobs.checksums import BLOCK
-from files_server.blobs.local import UploadFile
+from files_server.blobs.layout import Layout
+from files_server.blobs.pieces import Stored
+from files_server.blobs.upload import UploadFile
 from files_server.catalog import tree
 from files_server.catalog.commits import Conditions
 from files_server.catalog.sessions import Wish
@@ -140,10 +144,8 @@ def test_what_one_left_that_was_given_up_is_not_taken_for_content(
     assert client.delete(httpx.URL(url).raw_path.decode()).status_code == 200
     assert content(client, "log") == BASE
     url, at = continue_(client, "log", base, len(BASE) + 4, len(BASE))
-    assert at == 0
-    copied = {"Files-Copy-Base": str(len(BASE)), "Upload-Offset": "0"}
-    assert client.post(url, headers=copied).status_code == 200
-    assert send(client, url, b"kept", len(BASE)).status_code == 200
+    assert at == len(BASE)
+    assert send(client, url, b"kept", at).status_code == 200
     assert content(client, "log") == BASE + b"kept"
     check(server)
 
@@ -208,12 +210,12 @@ async def _twice_at_once(data_dir: Path) -> None:
         wish, size = Wish("b", "log", "a/b", conditions, base=etag), len(BASE) + 4
         held, real = threading.Event(), blobs.borrow
 
-        def slow(upload: str, blob: Path, length: int, sums: bytes) -> UploadFile | None:
+        def slow(*asked: Any) -> UploadFile | None:
             if held.is_set():
                 return None  # as while another session has the end
             held.set()
             time.sleep(0.5)
-            return real(upload, blob, length, sums)
+            return real(*asked)
 
         with mock.patch.object(blobs, "borrow", slow):
             one = asyncio.create_task(uploads.create(wish, size, "", "key", len(BASE)))
@@ -227,7 +229,7 @@ async def _twice_at_once(data_dir: Path) -> None:
         outcome = await uploads.append(session.id, _part(whole[at:], at), "")
         assert outcome is not None
         version = opened.catalog.version_by_etag(outcome.node.etag, "b", "log")
-        assert blobs.read(version.blob or "", 0, size) == whole
+        assert blobs.read(version.blob or "", Layout(), 0, size) == whole
 
 
 def _part(data: bytes, offset: int | None = None) -> Part:
@@ -242,22 +244,27 @@ def test_a_file_of_its_own_is_used_though_its_folder_cannot_be_synced(tmp_path: 
     blobs.prepare()
     with contextlib.closing(blobs.open_upload("first")) as file:
         file.write(memoryview(BASE))
-        sums = file.sums.value()
+        stored = Stored(len(BASE), file.sums.value())
         blobs.publish(file, "blob")
-    shared = blobs.borrow("second", blobs.path("blob"), len(BASE), sums)
-    assert shared is not None
-    with contextlib.closing(shared):
+    with contextlib.closing(blobs.open_upload("second")) as shared:
+        assert shared.borrow(blobs.path("blob"), stored, len(BASE), len(BASE))
+        at = (len(BASE), *shared.shared)
         shared.write(memoryview(b"lost"))
-        failing = mock.patch.object(local, "_sync_folder", side_effect=OSError(errno.EMFILE, "no"))
+    with blobs.path("blob").open("rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)  # as another upload has it while this one comes back
+        failing = mock.patch.object(upload, "sync_folder", side_effect=OSError(errno.EMFILE, "no"))
         with failing, pytest.raises(OSError, match="no"):
-            shared.restore(len(BASE))
-        shared.write(memoryview(b"mine"))
-        blobs.publish(shared, "other")
-    assert blobs.path("other").read_bytes() == BASE + b"mine"
-    assert blobs.path("blob").read_bytes() == BASE
+            blobs.resume_upload("second", *at)
+        with contextlib.closing(blobs.resume_upload("second", *at)) as own:
+            own.back(own.mark())
+            own.write(memoryview(b"mine"))
+            blobs.publish(own, "other")
+            places = Layout(own.blocks)
+    assert blobs.read("other", places, 0, len(BASE) + 9) == BASE + b"mine"
+    assert blobs.path("blob").read_bytes()[: len(BASE)] == BASE
 
 
-def test_after_a_crash_it_goes_on_in_a_file_of_its_own(
+def test_after_a_crash_it_goes_on_in_the_same_file(
     server: RunningServer, client: httpx.Client
 ) -> None:
     base = put(client, "log", BASE)
@@ -274,7 +281,7 @@ def test_after_a_crash_it_goes_on_in_a_file_of_its_own(
         assert send(again, path, MORE[half:], int(found)).status_code == 200
         assert content(again, "log") == BASE + MORE
         assert content(again, "log", base) == BASE
-    assert len({found.st_ino for found in blobs(server)}) == 2
+    assert len({found.st_ino for found in blobs(server)}) == 1
     check(server)
 
 

@@ -23,6 +23,7 @@ from files_server.errors import ApiError
 from files_server.parts import Part
 from files_server.services import opened
 from files_server.settings import Settings
+from tests.fault.disks import fill
 from tests.server.running import RunningServer, running_server
 
 MIB = 1 << 20
@@ -87,6 +88,30 @@ def test_a_session_survives_a_full_disk(small_disk: Path) -> None:
             url, content=(first + rest)[offset:], headers={"Upload-Offset": str(offset)}
         )
         assert httpx.get(done.json()["url"]).content == first + rest
+
+
+def test_a_change_in_the_middle_survives_a_full_disk(small_disk: Path) -> None:
+    with running_server(small_disk / "data") as server:
+        base, at = os.urandom(9 * MIB), 4 * MIB + 77
+        url = f"{server.url}/v1/files/b/k?alt=media"
+        etag = httpx.put(url, content=base).headers["etag"]
+        session = begin(server, 9 * MIB, **{"Files-Base": etag}).json()["url"]
+        copied = {"Upload-Offset": "0", "Files-Copy-Base": str(4 * MIB)}
+        httpx.post(session, headers=copied).raise_for_status()
+        filler = fill(small_disk)
+        copied = {"Upload-Offset": str(4 * MIB), "Files-Copy-Base": "77"}
+        full = httpx.post(session, headers=copied, content=b"new")
+        assert full.status_code == 507
+        assert httpx.get(url).content == base
+        filler.unlink()
+        offset = int(httpx.head(session).headers["upload-offset"])
+        assert offset in (4 * MIB, at)
+        copied = {"Upload-Offset": str(offset), "Files-Copy-Base": str(at - offset)}
+        httpx.post(session, headers=copied, content=b"new").raise_for_status()
+        copied = {"Upload-Offset": str(at + 3), "Files-Copy-Base": str(9 * MIB - at - 3)}
+        httpx.post(session, headers=copied).raise_for_status()
+        assert httpx.get(url).content == base[:at] + b"new" + base[at + 3 :]
+        assert httpx.get(f"{url}&version={etag.strip(chr(34))}").content == base
 
 
 def begin(server: RunningServer, size: int, **headers: str) -> httpx.Response:
@@ -157,12 +182,15 @@ def test_a_location_on_a_small_disk(small_disk: Path, data_dir: Path) -> None:
         assert begin(server, 30 * MIB).status_code == 200
 
 
-@pytest.mark.parametrize("shares_blocks", [False, True])
+@pytest.mark.parametrize(
+    ("base", "shares_blocks", "taken"),
+    [(7 * MIB, False, True), (7 * MIB, True, False), (9 * MIB, False, False)],
+)
 def test_what_a_patch_takes(
-    data_dir: Path, monkeypatch: pytest.MonkeyPatch, shares_blocks: bool
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch, base: int, shares_blocks: bool, taken: bool
 ) -> None:
-    """What it copies takes space, unless the file system lets both versions have the blocks."""
-    base = 10 * MIB
+    """What it copies takes space: of a small file, unless the file system lets both versions have
+    the blocks."""
 
     async def scenario() -> None:
         async with opened(Settings(data_dir=data_dir)) as services:
@@ -172,7 +200,7 @@ def test_what_a_patch_takes(
             monkeypatch.setattr(services.blobs, "shares_blocks", shares_blocks)
             monkeypatch.setattr(LocalBlobs, "space", lambda _: Space(50 * MIB, 5 * MIB, 0))
             patch = replace(wish, base=etag)
-            for size, fits in ((base, shares_blocks), (base + 9 * MIB, False)):
+            for size, fits in ((base, not taken), (base + 9 * MIB, False)):
                 with contextlib.nullcontext() if fits else pytest.raises(ApiError, match="no room"):
                     await uploads.create(patch, size, "")
             with pytest.raises(ApiError, match="no room"):

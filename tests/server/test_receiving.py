@@ -12,8 +12,8 @@ import pytest
 from starlette.requests import ClientDisconnect
 
 from files_server.blobs.checksums import checksums
-from files_server.blobs.local import UploadFile
 from files_server.blobs.slots import SLOT
+from files_server.blobs.upload import UploadFile
 from files_server.errors import ApiError
 from files_server.receiving import Receiver
 

@@ -4,7 +4,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from filesfs.write.extents import RangeSet, Segment, Source, layout
-from filesfs.write.plan import COPY_AT_LEAST, COPY_AT_MOST, Step, plan
+from filesfs.write.plan import COPY_AT_LEAST, Step, plan
 
 _ranges = st.tuples(st.integers(0, 60), st.integers(0, 60))
 _steps = st.lists(st.one_of(_ranges, st.integers(0, 60)), max_size=25)
@@ -97,8 +97,3 @@ def test_a_plan_sends_small_gaps_along_and_copies_large_ones() -> None:
         Step(50 + large, 55 + large),
     ]
     assert not any(step.copy for step in plan(segments, 1 << 20, copy=False))
-
-
-def test_a_huge_copy_is_cut_into_requests_that_end() -> None:
-    steps = plan([Segment(Source.BASE, 0, 2 * COPY_AT_MOST + 1)], 10, copy=True)
-    assert [step.length for step in steps] == [COPY_AT_MOST, COPY_AT_MOST, 1]

@@ -36,26 +36,28 @@ class CheckedRanges:
         self._right: OrderedDict[_Block, float] = OrderedDict()  # until when (monotonic)
 
     async def read(
-        self, path: str, size: int, sums: bytes, start: int, end: int, *, afresh: bool = False
+        self, path: str, stored: Stored, start: int, end: int, *, afresh: bool = False
     ) -> bytes:
-        """Bytes [start, end) of a version in a file, from blocks that are what was stored: `sums`
-        of them all. What the file holds behind the version's `size` is another's.
+        """Bytes [start, end) of a version in a file, from blocks that are what was stored.
 
         `afresh`: whatever was known of them. FileNotFoundError, DamagedError.
         """
         stamp = stamp_of(os.stat(path))
         if not afresh and end - start <= _INLINE and self._are_right(path, stamp, start, end):
-            known = _from_page_cache(path, start, end)
+            places = list(stored.layout.runs(start, end))
+            known = _from_page_cache(path, *places[0]) if len(places) == 1 else None
             if known is not None:
                 return known
-        data = await asyncio.to_thread(_checked, path, Stored(size, sums), start, end)
+        data = await asyncio.to_thread(_checked, path, stored, start, end)
         self.note(path, stamp, start, end)
         return data
 
     async def is_right(self, path: str, stored: Stored) -> bool:
-        """Whether a whole version can be sent unread: it is in the page cache, and is what was
-        stored. A short one is read and checked for that. FileNotFoundError, DamagedError.
+        """Whether a whole version can be sent unread: it is in the page cache, in order, and is
+        what was stored. A short one is read and checked for that. FileNotFoundError, DamagedError.
         """
+        if stored.layout.blocks is not None:
+            return False
         stamp, size = stamp_of(os.stat(path)), stored.size
         if self._are_right(path, stamp, 0, size) and await _is_resident(path, size):
             return True
@@ -96,9 +98,9 @@ async def _is_resident(path: str, size: int) -> bool:
     return look() if size <= _AHEAD else await asyncio.to_thread(look)
 
 
-def _from_page_cache(path: str, start: int, end: int) -> bytes | None:
+def _from_page_cache(path: str, start: int, length: int) -> bytes | None:
     """What needs no disk; None if some of it does."""
-    data = bytearray(end - start)
+    data = bytearray(length)
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         count = os.preadv(descriptor, [data], start, os.RWF_NOWAIT)

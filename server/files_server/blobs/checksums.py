@@ -51,6 +51,18 @@ class BlockSums:
                 self._done += struct.pack(">I", self._current)
                 self._current = self._filled = 0
 
+    def follow(self, sums: bytes, length: int) -> None:
+        """Take bytes whose `value` is known; only where a block begins."""
+        if self._filled:
+            raise ValueError("a block has begun")
+        other = BlockSums.resumed(sums, length)
+        self._done += other._done
+        self._current, self._filled = other._current, other._filled
+
+    def last(self) -> bytes:
+        """The last 4 bytes of `value`."""
+        return struct.pack(">I", self._current) if self._filled else self._done[-4:]
+
     def value(self) -> bytes:
         """4 bytes, big-endian, for each block; the last one may be short."""
         return self._done + (struct.pack(">I", self._current) if self._filled else b"")

@@ -10,8 +10,13 @@ import os
 from dataclasses import dataclass
 
 from files_server.blobs.checksums import BLOCK, checksums
+from files_server.blobs.layout import Layout
 
 PIECE = 2 << 20  # bytes, whole blocks; fewer cost more in hand-over than in copying
+
+
+_AHEAD = 16 << 20  # bytes; those of two of the mount's longest ranges
+IN_ORDER = Layout()
 
 
 class DamagedError(Exception):
@@ -24,42 +29,76 @@ class DamagedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What a version's content has to be: its length, and the checksums of all its blocks, empty
-    where nobody knows them. Behind `size` its file may hold a later version's bytes."""
+    """What a version's content has to be: its length, the checksums of all its blocks, empty where
+    nobody knows them or they are not to be compared, and where in its file it is, which may hold
+    other versions' bytes, too."""
 
     size: int
     sums: bytes
+    layout: Layout = IN_ORDER
+
+
+class Ahead:
+    """Tells the disk what is read next where that is not in order: the kernel sees only by itself
+    that what is in order is read on, also behind bytes [start, end) that somebody asked for."""
+
+    def __init__(self, descriptor: int, stored: Stored, start: int, end: int) -> None:
+        self._descriptor = descriptor
+        self._stored = stored
+        ordered = stored.layout.blocks is None or end - start < BLOCK
+        self._told = stored.size if ordered else start
+
+    def is_due(self, at: int) -> bool:
+        """Whether `tell` has something to tell, at this offset."""
+        return self._told < min(self._stored.size, at + _AHEAD // 2)
+
+    def tell(self, at: int) -> None:
+        """Blocks while the disk has much to do."""
+        first, self._told = max(at, self._told), min(self._stored.size, at + _AHEAD)
+        for offset, length in self._stored.layout.runs(first, self._told):
+            os.posix_fadvise(self._descriptor, offset, length, os.POSIX_FADV_WILLNEED)
 
 
 class Pieces:
-    """Bytes [start, end) of one file. Owns the descriptor. `stored` None: not checked."""
+    """Bytes [start, end) of one version. Owns its file's descriptor."""
 
-    def __init__(self, descriptor: int, start: int, end: int, stored: Stored | None) -> None:
+    def __init__(self, descriptor: int, start: int, end: int, stored: Stored) -> None:
         self._descriptor = descriptor
         self._at, self._end = start, end
         self._stored = stored
-        self._running: asyncio.Future[bytes] | None = None
+        self._ahead = Ahead(descriptor, stored, start, end)
+        self._running: asyncio.Future[list[bytes]] | None = None
+        self._ready: list[bytes] = []  # the last first
 
     async def next(self) -> bytes:
         """The next bytes; empty at the end. DamagedError, also where the file was cut short."""
+        if self._ready:
+            return self._ready.pop()
         if self._running is None:
             self._begin()
         if self._running is None:
             return b""
         await asyncio.wait({self._running})
         running, self._running = self._running, None
-        data = running.result()
+        self._ready = running.result()
         self._begin()  # while these are sent
-        return data
+        return self._ready.pop()
 
     def _begin(self) -> None:
         start = self._at
         if start < self._end:
             end = self._at = min(self._end, start - start % BLOCK + PIECE)
             loop = asyncio.get_running_loop()
-            self._running = loop.run_in_executor(
-                None, piece, self._descriptor, self._stored, start, end
-            )
+            self._running = loop.run_in_executor(None, self._read, start, end)
+
+    def _read(self, start: int, end: int) -> list[bytes]:
+        if self._ahead.is_due(start):
+            self._ahead.tell(start)
+        found: list[bytes] = []  # to join them costs a copy
+        for _, length in self._stored.layout.runs(start, end):
+            found.insert(0, piece(self._descriptor, self._stored, start, start + length))
+            start += length
+        return found
 
     def close(self) -> None:
         """Once no thread reads any more: the number may be another file's afterwards."""
@@ -68,22 +107,22 @@ class Pieces:
         else:
             self._running.add_done_callback(self._closed)
 
-    def _closed(self, running: asyncio.Future[bytes]) -> None:
+    def _closed(self, running: asyncio.Future[list[bytes]]) -> None:
         os.close(self._descriptor)
         if not running.cancelled():
             running.exception()
 
 
-def piece(descriptor: int, stored: Stored | None, start: int, end: int) -> bytes:
+def piece(descriptor: int, stored: Stored, start: int, end: int) -> bytes:
     """Bytes [start, end); held against what is to be there, with the rest of their blocks."""
-    if stored is None:
-        data = os.pread(descriptor, end - start, start)
+    if not stored.sums:
+        data = stored.layout.read(descriptor, start, end)
         if len(data) < end - start:
             raise DamagedError(start, end)
         return data
     number, behind = start // BLOCK, -(-end // BLOCK)
     first, last = number * BLOCK, min(behind * BLOCK, stored.size)
-    data = os.pread(descriptor, last - first, first)
+    data = stored.layout.read(descriptor, first, last)
     if checksums(data) != stored.sums[4 * number : 4 * behind]:
         raise DamagedError(first, last)
     return data if (first, last) == (start, end) else data[start - first : end - first]

@@ -52,6 +52,7 @@ class Content:
     crc32c: bytes  # 4 bytes, big-endian, for each MiB
     data: bytes | None = None
     blob: str | None = None
+    blocks: bytes | None = None  # where in the blob each MiB is; None: in order
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,10 +180,10 @@ def _replace_resource(tx: Transaction, wanted: Commit) -> Outcome:
 def _insert_version(tx: Transaction, wanted: Commit, modified_ns: int) -> tuple[str, int]:
     etag, content = tree.new_etag(), wanted.content
     version = tx.run(
-        "INSERT INTO versions (etag, bucket, size, mime_type, modified_ns, blob, crc32c)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO versions (etag, bucket, size, mime_type, modified_ns, blob, crc32c, blocks)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         etag, wanted.bucket, content.size, wanted.mime_type, modified_ns, content.blob,
-        content.crc32c,
+        content.crc32c, content.blocks,
     )  # fmt: skip
     if content.blob is None:
         tx.run("INSERT INTO contents (version_id, data) VALUES (?, ?)", version, content.data)

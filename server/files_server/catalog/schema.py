@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 
 FORMAT_VERSION = 1  # of the data folder; a newer one is refused
-REVISION = "0003"  # of the tables; the newest file in migrations/versions
+REVISION = "0004"  # of the tables; the newest file in migrations/versions
 FILE, DIRECTORY, BUCKET = 0, 1, 2  # resources.kind
 
 metadata = MetaData()
@@ -85,6 +85,8 @@ versions = Table(
     Column("blob", _Text),  # null: the bytes are in contents
     Column("crc32c", LargeBinary, nullable=False),  # 4 bytes, big-endian, for each MiB
     Column("expires_at", BigInteger),  # Unix seconds; null: current
+    # Where in the blob each MiB is, counted in MiB, 4 bytes, big-endian; null: in order.
+    Column("blocks", LargeBinary),
     Index("versions_by_expiry", "expires_at", sqlite_where=text("expires_at IS NOT NULL")),
 )
 
@@ -106,6 +108,9 @@ sessions = Table(
     Column("last_offset", BigInteger, nullable=False),  # where the part that completed it began
     Column("answer", _Text),  # JSON of the full entry, once complete
     Column("touched_at", BigInteger, nullable=False),
+    # Of an upload that shares a version's blob, as in versions; null: it has a file of its own.
+    Column("blocks", LargeBinary),
+    Column("crc32c", LargeBinary),
     # Op 1 counts the open ones, among all that were completed within the hour.
     Index(
         "sessions_open",

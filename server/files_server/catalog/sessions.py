@@ -44,7 +44,8 @@ class Wish:
 @dataclass(frozen=True, slots=True)
 class Session:
     """`size` None: not yet known. `last_offset`: where the part that completed it began. `answer`:
-    of a complete one its outcome, of an open one a mark or None."""
+    of a complete one its outcome, of an open one a mark or None. `blocks`, `crc32c`: where in the
+    blob that it shares the bytes up to `offset` are, and their sums; None: it shares none."""
 
     id: str
     wish: Wish
@@ -53,6 +54,8 @@ class Session:
     state: int
     last_offset: int
     answer: str | None
+    blocks: bytes | None = None
+    crc32c: bytes | None = None
 
     @property
     def outcome(self) -> Outcome:
@@ -64,8 +67,10 @@ class Session:
 def insert(tx: Transaction, session: Session) -> None:
     """Remember a new session."""
     tx.run(
-        "INSERT INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        session.id, _dump(session.wish), session.size, session.offset, OPEN, 0, None, tx.now,
+        "INSERT INTO sessions (id, request, size, offset, state, last_offset, touched_at, blocks,"
+        " crc32c) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        session.id, _dump(session.wish), session.size, session.offset, OPEN, 0, tx.now,
+        session.blocks, session.crc32c,
     )  # fmt: skip
 
 
@@ -89,7 +94,8 @@ def exists(connection: sqlite3.Connection, session_id: str) -> bool:
 def find(connection: sqlite3.Connection, session_id: str) -> Session:
     """The session. Raises ApiError 404, or 410 for a cancelled one."""
     row = connection.execute(
-        "SELECT id, request, size, offset, state, last_offset, answer FROM sessions WHERE id = ?",
+        "SELECT id, request, size, offset, state, last_offset, answer, blocks, crc32c"
+        " FROM sessions WHERE id = ?",
         (session_id,),
     ).fetchone()
     if row is None:
@@ -99,12 +105,19 @@ def find(connection: sqlite3.Connection, session_id: str) -> Session:
     return Session(row[0], _load(row[1]), *row[2:])
 
 
-def advance(tx: Transaction, session_id: str, offset: int, size: int | None = None) -> None:
-    """Record bytes that are on disk by now, and the whole length once it is known."""
+def advance(
+    tx: Transaction,
+    session_id: str,
+    offset: int,
+    size: int | None = None,
+    blocks: bytes | None = None,
+    crc32c: bytes | None = None,
+) -> None:
+    """Record bytes that are on disk by now, and where; and the whole length once it is known."""
     tx.run(
-        "UPDATE sessions SET offset = ?, size = coalesce(size, ?), touched_at = ?"
-        " WHERE id = ? AND state = ?",
-        offset, size, tx.now, session_id, OPEN,
+        "UPDATE sessions SET offset = ?, size = coalesce(size, ?), blocks = ?, crc32c = ?,"
+        " touched_at = ? WHERE id = ? AND state = ?",
+        offset, size, blocks, crc32c, tx.now, session_id, OPEN,
     )  # fmt: skip
 
 
@@ -125,7 +138,7 @@ def finish(tx: Transaction, session_id: str, outcome: Outcome, last_offset: int)
     answer = json.dumps([outcome.bucket, outcome.key, outcome.number, outcome.node])
     tx.run(
         "UPDATE sessions SET state = ?, size = ?, offset = ?, last_offset = ?, answer = ?,"
-        " touched_at = ? WHERE id = ?",
+        " touched_at = ?, blocks = NULL, crc32c = NULL WHERE id = ?",
         COMPLETE, outcome.node.size, outcome.node.size, last_offset, answer, tx.now, session_id,
     )  # fmt: skip
 

@@ -25,7 +25,8 @@ _KEPT_CHANGES = 100_000  # older events are pruned: whoever is further behind st
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """Content, current or superseded. `modified_ns` is its commit's."""
+    """Content, current or superseded. `modified_ns` is its commit's. `blocks`: where in the blob
+    each MiB is; None: in order."""
 
     id: int
     etag: str
@@ -35,9 +36,10 @@ class Version:
     modified_ns: int
     blob: str | None
     crc32c: bytes
+    blocks: bytes | None
 
 
-_VERSION = "id, etag, bucket, size, mime_type, modified_ns, blob, crc32c"
+_VERSION = "id, etag, bucket, size, mime_type, modified_ns, blob, crc32c, blocks"
 
 
 class Removals(Protocol):

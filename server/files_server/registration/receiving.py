@@ -12,7 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from files_server.blobs.local import Space, UploadFile, space_of
+from files_server.blobs.local import Space, space_of
+from files_server.blobs.upload import UploadFile
 from files_server.catalog.commits import Conditions, Outcome
 from files_server.catalog.nodes import Node
 from files_server.catalog.schema import FILE

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import Protocol
 
-from files_server.blobs.local import UploadFile
+from files_server.blobs.upload import UploadFile
 from files_server.errors import EXISTS, ApiError, shown
 from files_server.registration.locations import (
     DIRECTORY,

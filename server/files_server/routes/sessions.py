@@ -87,6 +87,8 @@ def _shown(request: Request, session: Session) -> Response:
     services = asking.services_of(request)
     response = asking.answer(request, services.entries.session(session))
     response.headers["Upload-Offset"] = str(session.offset)
+    if session.blocks is not None:
+        response.headers["Files-Shares-Base"] = "1"
     response.headers["Upload-Limit"] = f"max-age={services.settings.session_idle_seconds}"
     response.headers["Cache-Control"] = "no-store"
     if session.size is None and session.state != COMPLETE:
