@@ -12,7 +12,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -185,7 +185,7 @@ async def _serve(settings: MountSettings, core: Core, ready: Callable[[], None])
     filesystem = Filesystem(core)
     stop = _Stop()
     await _send_earlier(filesystem)
-    async with _mounted(settings, filesystem, stop), trio.open_nursery() as nursery:
+    async with _mounted(settings, filesystem, stop) as readable, trio.open_nursery() as nursery:
         nursery.start_soon(filesystem.coherence.run)
         nursery.start_soon(stop.watch)
         # Before the mount is announced: whoever waited for that may ask at once.
@@ -193,7 +193,7 @@ async def _serve(settings: MountSettings, core: Core, ready: Callable[[], None])
         nursery.start_soon(_announce, settings.mountpoint, ready)
         gc.freeze()  # what is there stays: no collection has to look at it again
         with stop.calls:
-            await turns.serve(_MAX_TASKS, stop.finish)
+            await turns.serve(_MAX_TASKS, readable)
         notify.stopping()
         with stop.drain:
             await _drain(filesystem)
@@ -208,11 +208,12 @@ async def _drain(filesystem: Filesystem) -> None:
 
 
 @asynccontextmanager
-async def _mounted(settings: MountSettings, filesystem: Filesystem, stop: _Stop) -> Any:
-    options = set(settings.fuse_options())
-    device = None
+async def _mounted(
+    settings: MountSettings, filesystem: Filesystem, stop: _Stop
+) -> AsyncIterator[turns.Readable]:
+    source, options = str(settings.source), set(settings.fuse_options())
+    device = premount(settings.mountpoint, source, options, acl=settings.acl)
     if settings.acl:
-        device = premount(settings.mountpoint, str(settings.source), settings.fuse_options())
         filesystem.core.rules = replace(filesystem.core.rules, acl=device is not None)
     try:
         where = device.path if device else str(settings.mountpoint)
@@ -229,7 +230,7 @@ async def _mounted(settings: MountSettings, filesystem: Filesystem, stop: _Stop)
     assert isinstance(kernel, KernelNotifier)
     kernel.start()
     try:
-        yield
+        yield turns.Readable(stop.finish, device.handshake.step if device else None)
     finally:
         kernel.stop()
         if stop.asked:

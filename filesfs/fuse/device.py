@@ -1,8 +1,8 @@
-"""A mount(2) of our own, for mounts whose access control lists the kernel enforces.
+"""A mount(2) of our own: libfuse takes over a /dev/fuse that is mounted already.
 
-A directory's default list takes the umask's place, so the kernel must leave the umask to us. It
-does that for mounts with MS_POSIXACL, a flag that libfuse cannot pass; but libfuse takes over a
-/dev/fuse that is mounted already. Only root can do this.
+So flags can be agreed on that it does not know (handshake.py), and the kernel can enforce access
+control lists: a directory's default list takes the umask's place, so the kernel must leave the
+umask to us, as it does for mounts with MS_POSIXACL. Only root can do this.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import select
 import stat
 from collections.abc import Iterable
 from pathlib import Path
+
+from filesfs.fuse.handshake import Handshake
 
 log = logging.getLogger(__name__)
 
@@ -42,9 +44,9 @@ _MNT_DETACH = 2
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def flags_of(options: Iterable[str]) -> int:
+def flags_of(options: Iterable[str], *, acl: bool) -> int:
     """mount(2)'s flags; as with libfuse neither setuid nor devices unless asked for."""
-    flags = _MS_POSIXACL | _MS_NOSUID | _MS_NODEV
+    flags = _MS_NOSUID | _MS_NODEV | (_MS_POSIXACL if acl else 0)
     for option in options:
         flags = (flags | _SETS.get(option, 0)) & ~_CLEARS.get(option, 0)
     return flags
@@ -53,22 +55,26 @@ def flags_of(options: Iterable[str]) -> int:
 class PremountedDevice:
     """A /dev/fuse that is mounted at `mountpoint`. `path` is what libfuse takes for it."""
 
-    def __init__(self, mountpoint: Path, number: int) -> None:
+    def __init__(self, mountpoint: Path, handshake: Handshake) -> None:
         self._mountpoint = mountpoint
-        self._number = number
-        self.path = f"/dev/fd/{number}"
+        self.handshake = handshake
+        self.path = f"/dev/fd/{handshake.number}"
 
     def unmount(self) -> None:
         """Detach, unless it is done already and something else may be mounted there. Before libfuse
         closes the device.
         """
+        self.handshake.close()
         waiting = select.poll()
-        waiting.register(self._number, 0)  # POLLERR comes unasked: there is no mount any more
+        # POLLERR comes unasked: there is no mount any more.
+        waiting.register(self.handshake.number, 0)
         if not any(events & select.POLLERR for _, events in waiting.poll(0)):
             _libc.umount2(os.fsencode(self._mountpoint), _MNT_DETACH)
 
 
-def premount(mountpoint: Path, source: str, options: Iterable[str]) -> PremountedDevice | None:
+def premount(
+    mountpoint: Path, source: str, options: Iterable[str], *, acl: bool
+) -> PremountedDevice | None:
     """Mount as root. None where the kernel does not let us: the caller goes libfuse's way."""
     options = tuple(options)
     try:
@@ -77,15 +83,15 @@ def premount(mountpoint: Path, source: str, options: Iterable[str]) -> Premounte
         log.debug("/dev/fuse: %s", error)
         return None
     try:
-        _mount(mountpoint, source, number, options)
+        _mount(mountpoint, source, number, options, acl)
     except OSError as error:
-        log.info("mounted without access control lists: %s", error)
+        log.info("mounted by libfuse: %s", error)
         os.close(number)
         return None
-    return PremountedDevice(mountpoint, number)
+    return PremountedDevice(mountpoint, Handshake(number))
 
 
-def _mount(mountpoint: Path, source: str, number: int, options: tuple[str, ...]) -> None:
+def _mount(mountpoint: Path, source: str, number: int, options: tuple[str, ...], acl: bool) -> None:
     given = {
         "fd": number,
         "rootmode": f"{stat.S_IFMT(mountpoint.stat().st_mode):o}",
@@ -96,7 +102,7 @@ def _mount(mountpoint: Path, source: str, number: int, options: tuple[str, ...])
     data += [name for name in _FUSE if name in options]
     arguments = (source, str(mountpoint), "fuse.filesfs")
     encoded = [os.fsencode(text) for text in arguments]
-    flags = ctypes.c_ulong(flags_of(options))
+    flags = ctypes.c_ulong(flags_of(options, acl=acl))
     if _libc.mount(*encoded, flags, ",".join(data).encode()) != 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code), str(mountpoint))

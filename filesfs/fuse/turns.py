@@ -114,17 +114,23 @@ class _Nursery:
 
 class Readable:
     """Waits for a descriptor, without yielding while there is something to read already. `ended` is
-    told once it is the kernel's word that the mount is gone.
+    told once it is the kernel's word that the mount is gone; `opening` is called before each wait
+    until it says that it is over.
     """
 
-    def __init__(self, ended: Callable[[], None]) -> None:
+    def __init__(
+        self, ended: Callable[[], None], opening: Callable[[], bool] | None = None
+    ) -> None:
         self._ended = ended
+        self._opening = opening
         self._poll = select.poll()
         self._known: int | None = None
         self._in_a_row = 0
         self._soon = 0  # requests in a row that came soon after this began to wait
 
     async def wait(self, descriptor: int) -> None:
+        if self._opening is not None and self._opening():
+            self._opening = None
         if descriptor != self._known:
             self._poll.register(descriptor, select.POLLIN)
             self._known = descriptor
@@ -156,8 +162,8 @@ class Readable:
 class _Lowlevel:
     """trio.lowlevel as pyfuse3 sees it."""
 
-    def __init__(self, ended: Callable[[], None]) -> None:
-        self.wait_readable = Readable(ended).wait
+    def __init__(self, readable: Readable) -> None:
+        self.wait_readable = readable.wait
 
     def __getattr__(self, name: str) -> Any:
         return getattr(trio.lowlevel, name)
@@ -166,8 +172,8 @@ class _Lowlevel:
 class _Trio:
     """trio as pyfuse3 sees it."""
 
-    def __init__(self, ended: Callable[[], None]) -> None:
-        self.lowlevel = _Lowlevel(ended)
+    def __init__(self, readable: Readable) -> None:
+        self.lowlevel = _Lowlevel(readable)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(trio, name)
@@ -181,9 +187,9 @@ class _Trio:
             yield _Nursery(nursery)
 
 
-async def serve(max_tasks: int, ended: Callable[[], None]) -> None:
+async def serve(max_tasks: int, readable: Readable) -> None:
     """pyfuse3.main: handle requests, up to `max_tasks` at a time, until the mount ends and those
-    that run are done. `ended` is told when only the latter is left.
+    that run are done. `readable.ended` is told when only the latter is left.
     """
-    pyfuse3.trio = _Trio(ended)  # type: ignore[attr-defined]  # its annotations leave it out
+    pyfuse3.trio = _Trio(readable)  # type: ignore[attr-defined]  # its annotations leave it out
     await pyfuse3.main(max_tasks=max_tasks)
