@@ -25,7 +25,7 @@ WHOLE = 256 * KIB  # files up to this size come in one request when read from th
 BLOCK = MIB  # longer ranges end on a block of the cache
 LARGEST = 8 * MIB  # longer ranges cost no less
 # Bytes of a run that are on their way: with fewer, the next range is asked for, so that the server
-# has it ready by the time they have arrived.
+# has it ready by the time they have arrived. Runs share it: what arrives side by side is all late.
 ENOUGH = LARGEST
 AHEAD = ENOUGH + LARGEST
 
@@ -187,7 +187,7 @@ class ReadWindow:
         last = self._next_run(run)
         reach = min(last, run.head + most)
         planned = max(run.planned, run.head)
-        enough = min(ENOUGH, limit // 2)
+        enough = min(ENOUGH, limit // 2) // max(1, sum(each.forward for each in self._runs))
         missing = sum(part.length for part in coming if run.start <= part.start < planned)
         ranges: list[Range] = []
         while planned < reach and missing <= enough:

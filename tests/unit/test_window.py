@@ -220,7 +220,7 @@ def test_ranges_are_sane_whatever_is_read(
             assert part.length <= LARGEST
 
 
-def test_two_places_do_not_share_what_may_be_on_its_way() -> None:
+def test_what_is_on_its_way_for_one_place_does_not_hold_up_another() -> None:
     window = ReadWindow(GIB)
     fetched: list[Range] = []
     for offset in range(0, 16 * MIB, MIB):
@@ -230,6 +230,19 @@ def test_two_places_do_not_share_what_may_be_on_its_way() -> None:
         window.observe(offset, offset + MIB)
         ahead = window.ahead(coming)
     assert ahead
+
+
+def test_places_that_are_read_in_turn_share_what_may_be_on_its_way() -> None:
+    window = ReadWindow(GIB)
+    fetched: list[Range] = []
+    for offset in range(0, 16 * MIB, MIB):
+        _read(window, offset, MIB, fetched)
+        _read(window, 512 * MIB + offset, MIB, fetched)
+    planned = max(part.end for part in fetched if part.end < 512 * MIB)
+    for offset in range(16 * MIB, planned, MIB):
+        window.observe(offset, offset + MIB)
+    assert window.ahead([Range(planned - ENOUGH // 2 - MIB, planned)]) == []
+    assert window.ahead([Range(planned - ENOUGH // 2, planned)])
 
 
 def test_a_run_does_not_go_on_into_what_another_has_read() -> None:
