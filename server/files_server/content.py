@@ -26,7 +26,7 @@ from files_server.blobs.checked import CheckedRanges, DamagedError, stamp_of
 from files_server.blobs.checksums import BLOCK, checksums
 from files_server.blobs.layout import Layout
 from files_server.blobs.local import LocalBlobs
-from files_server.blobs.pieces import Ahead, Pieces, Stored
+from files_server.blobs.pieces import AHEAD, Pieces, Stored, tell_ahead
 from files_server.catalog.store import Catalog, Version
 from files_server.errors import ApiError
 from files_server.exchange import Answer, RawHeaders
@@ -184,12 +184,12 @@ class BlobAnswer(Response):
 
     async def _send_unread(self, descriptor: int, send: Send) -> None:
         at, end = self._part
-        ahead = Ahead(descriptor, self._stored, at, end)
+        if self._stored.layout.blocks is not None and end - at >= BLOCK:  # its reader goes on
+            asked = (descriptor, self._stored, at, min(end, at + AHEAD) + AHEAD // 2)
+            await asyncio.to_thread(tell_ahead, *asked)
         await send(self._head())
         try:
             for offset, length in self._stored.layout.runs(at, end):
-                if ahead.is_due(at):
-                    await asyncio.to_thread(ahead.tell, at)
                 at += length
                 run = {"file": descriptor, "offset": offset, "count": length}
                 await send({"type": _SENDFILE, **run, "more_body": at < end})

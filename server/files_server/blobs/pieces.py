@@ -15,7 +15,7 @@ from files_server.blobs.layout import Layout
 PIECE = 2 << 20  # bytes, whole blocks; fewer cost more in hand-over than in copying
 
 
-_AHEAD = 16 << 20  # bytes; those of two of the mount's longest ranges
+AHEAD = 16 << 20  # bytes that the disk is told of before they are read
 IN_ORDER = Layout()
 
 
@@ -38,27 +38,6 @@ class Stored:
     layout: Layout = IN_ORDER
 
 
-class Ahead:
-    """Tells the disk what is read next where that is not in order: the kernel sees only by itself
-    that what is in order is read on, also behind bytes [start, end) that somebody asked for."""
-
-    def __init__(self, descriptor: int, stored: Stored, start: int, end: int) -> None:
-        self._descriptor = descriptor
-        self._stored = stored
-        ordered = stored.layout.blocks is None or end - start < BLOCK
-        self._told = stored.size if ordered else start
-
-    def is_due(self, at: int) -> bool:
-        """Whether `tell` has something to tell, at this offset."""
-        return self._told < min(self._stored.size, at + _AHEAD // 2)
-
-    def tell(self, at: int) -> None:
-        """Blocks while the disk has much to do."""
-        first, self._told = max(at, self._told), min(self._stored.size, at + _AHEAD)
-        for offset, length in self._stored.layout.runs(first, self._told):
-            os.posix_fadvise(self._descriptor, offset, length, os.POSIX_FADV_WILLNEED)
-
-
 class Pieces:
     """Bytes [start, end) of one version. Owns its file's descriptor."""
 
@@ -66,7 +45,7 @@ class Pieces:
         self._descriptor = descriptor
         self._at, self._end = start, end
         self._stored = stored
-        self._ahead = Ahead(descriptor, stored, start, end)
+        self._told = end if stored.layout.blocks is None else start
         self._running: asyncio.Future[list[bytes]] | None = None
         self._ready: list[bytes] = []  # the last first
 
@@ -92,8 +71,10 @@ class Pieces:
             self._running = loop.run_in_executor(None, self._read, start, end)
 
     def _read(self, start: int, end: int) -> list[bytes]:
-        if self._ahead.is_due(start):
-            self._ahead.tell(start)
+        """In a thread. What is not in order is not read ahead, if the kernel is not told of it."""
+        if self._told < min(self._end, start + AHEAD // 2):
+            first, self._told = max(start, self._told), min(self._end, start + AHEAD)
+            tell_ahead(self._descriptor, self._stored, first, self._told)
         found: list[bytes] = []  # to join them costs a copy
         for _, length in self._stored.layout.runs(start, end):
             found.insert(0, piece(self._descriptor, self._stored, start, start + length))
@@ -111,6 +92,13 @@ class Pieces:
         os.close(self._descriptor)
         if not running.cancelled():
             running.exception()
+
+
+def tell_ahead(descriptor: int, stored: Stored, start: int, end: int) -> None:
+    """Have the disk begin with bytes [start, end), as the kernel does by itself for what is in
+    order. Blocks while the disk has much to do."""
+    for offset, length in stored.layout.runs(start, min(end, stored.size)):
+        os.posix_fadvise(descriptor, offset, length, os.POSIX_FADV_WILLNEED)
 
 
 def piece(descriptor: int, stored: Stored, start: int, end: int) -> bytes:
