@@ -6,6 +6,7 @@ Each refusal ends the connection: what comes behind it is no request to anybody.
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -138,6 +139,17 @@ def test_a_head_may_come_in_any_pieces(tmp_path: Path) -> None:
             client.send(sent[number : number + 1])
         assert client.answer()[2] == b"abc"
     assert len(app.scopes) == len(sent)
+
+
+@pytest.mark.parametrize("lines", [b"\r\n", b"\r\n\r\n", b"\r\n" * 5])
+def test_empty_lines_before_a_request(tmp_path: Path, lines: bytes) -> None:
+    """However they are cut into what comes at a time."""
+    with serving(Echo(), tmp_path) as served, served.client() as client:
+        for cut in range(len(lines) + 1):
+            client.send(lines[:cut])
+            time.sleep(0.03)  # so that the server sees it alone
+            client.send(lines[cut:] + GET)
+            assert client.answer()[0] == 200, cut
 
 
 def test_another_protocol_is_not_taken_up(tmp_path: Path) -> None:

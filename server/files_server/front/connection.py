@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import socket
 from typing import Any, Protocol
 from urllib.parse import unquote
@@ -23,6 +24,7 @@ _SMALL = 256 << 10  # bytes of a file that are copied here: a change of thread c
 _HIGH_WATER = 256 << 10  # bytes that are written and not taken, above which an answer waits
 _LINGER_SECONDS = 5.0  # for a client to take an answer that came before it had sent everything
 _END = b"\r\n\r\n"
+_EMPTY_LINES = re.compile(rb"(?:\r\n)+")  # RFC 9112, 2.2: some clients send one too many
 _BEGIN = 2048  # bytes that tell whether it is HTTP; looking at more each time would cost the more
 
 
@@ -98,7 +100,7 @@ class Connection(asyncio.Protocol):
             self._ahead += data
             if len(self._ahead) > _MOST_AHEAD:
                 self._read()
-        elif not self._ahead and data.endswith(_END) and data.find(_END) == len(data) - 4:
+        elif not self._ahead and data.endswith(_END) and _is_head(data):
             self._request(data)
         else:
             self._ahead += data
@@ -123,8 +125,9 @@ class Connection(asyncio.Protocol):
     # -- requests ---------------------------------------------------------------------------------
     def _next(self) -> None:
         """Begin with the next request, if its head is there."""
-        if self._ahead.startswith(b"\r\n"):  # RFC 9112, 2.2: some clients send one too many
-            self._ahead = self._ahead.lstrip(b"\r\n")
+        empty = _EMPTY_LINES.match(self._ahead)
+        if empty is not None:
+            del self._ahead[: empty.end()]
         end = self._ahead.find(_END, max(0, self._searched - 3))
         if end >= 0:
             head = bytes(self._ahead[: end + 4])
@@ -290,3 +293,8 @@ class Connection(asyncio.Protocol):
                 self._refuse(Refused(408, f"The head took longer than {limit:g} seconds."))
             else:
                 self._transport.close()
+
+
+def _is_head(data: bytes) -> bool:
+    """One head, whose end `data` ends with: nothing before it, nothing behind it."""
+    return data.find(_END) == len(data) - 4 and not data.startswith(b"\r")
