@@ -54,6 +54,7 @@ REFUSED = {
     "no host": (LINE + b"\r\n", 400),
     "two hosts": (HOST + b"Host: y\r\n\r\n", 400),
     "no version": (b"GET /a\r\n\r\n", 400),
+    "a version in a header": (b"GET /a\r\nB:c HTTP/1.1\r\nHost: x\r\n\r\n", 400),
     "two spaces": (b"GET  /a HTTP/1.1\r\nHost: x\r\n\r\n", 400),
     "a tab": (b"GET\t/a HTTP/1.1\r\nHost: x\r\n\r\n", 400),
     "spaces in the target": (b"GET /a b HTTP/1.1\r\nHost: x\r\n\r\n", 400),

@@ -14,8 +14,8 @@ import httptools
 MOST_BYTES = 256 << 10  # of a head: a key and a destination of 16 KiB each, escaped, and attributes
 MOST_TARGET = 64 << 10  # of its request target
 MOST_FIELDS = 100
-_LINE = re.compile(rb"[A-Z-]+ ([^ ]+) HTTP/1\.([01])\r\n")
-_HTTP_LINE = re.compile(rb"[^ ]+ [^ ]+ HTTP/\d\.\d\r\n")
+_LINE = re.compile(rb"[A-Z-]+ ([^ \r\n]+) HTTP/1\.([01])\r\n")
+_HTTP_LINE = re.compile(rb"[^ \r\n]+ [^ \r\n]+ HTTP/\d\.\d\r\n")
 _BEGIN = re.compile(rb"[A-Z-]{0,32}(?:\Z| [^ \r\n]*(?:\Z| [^ \r\n]*(?:\Z|\r(?:\Z|\n))))|\r\Z")
 _AUTHORITY = re.compile(rb"https?://[^/?#]+", re.IGNORECASE)
 _CONTROLS = frozenset({b"connection", b"content-length", b"expect", b"host", b"transfer-encoding"})
