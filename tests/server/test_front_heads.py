@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from files_server.front import heads
 from tests.server.fronting import GET, Echo, serving
 
 LINE = b"GET /a HTTP/1.1\r\n"
@@ -90,6 +91,15 @@ def test_what_is_refused(tmp_path: Path, sent: bytes, status: int) -> None:
         client.end()
         assert client.rest() == b""
     assert app.scopes == []
+
+
+def test_no_more_headers_are_read_than_are_allowed() -> None:
+    """Another client would wait for that."""
+    begun = time.thread_time()
+    with pytest.raises(heads.Refused) as refused:
+        heads.parse(HOST + b"a:\r\n" * 60_000 + b"\r\n")
+    assert time.thread_time() - begun < 0.005
+    assert refused.value.status == 431
 
 
 def test_what_is_told_of_a_request(tmp_path: Path) -> None:
