@@ -101,6 +101,25 @@ def test_100_continue_is_for_those_who_read_the_body(tmp_path: Path) -> None:
         assert client.rest() == b""
 
 
+def test_a_client_goes_away_before_it_is_asked_for_the_body(tmp_path: Path) -> None:
+    """No failure of the server's: the application is told as of any other that goes away."""
+    echo, go_on = Echo(), asyncio.Event()
+
+    async def late(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] == "PUT":
+            await go_on.wait()
+        await echo(scope, receive, send)
+
+    with serving(late, tmp_path) as served:
+        with served.client() as client:
+            client.send(GET + HUNDRED)
+            client.socket.recv(1, socket.MSG_PEEK)  # unread at its close, it makes that a reset
+        served.wait_for_connections(0)
+        assert served.loop is not None
+        served.loop.call_soon_threadsafe(go_on.set)
+    assert echo.cut == 1
+
+
 def test_a_body_that_nobody_takes_is_not_read(tmp_path: Path) -> None:
     go_on = asyncio.Event()
     sizes: list[int] = []

@@ -89,7 +89,8 @@ class Exchange:
 
     def _ask(self) -> None:
         if not self._begun:
-            self._line.write(answers.CONTINUE)
+            with suppress(ClientGone):  # `receive` tells it
+                self._line.write(answers.CONTINUE)
 
     async def send(self, message: Message) -> None:
         """ASGI's, for start, body and zerocopysend. Raises ClientGone, RuntimeError for what makes
