@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import os
@@ -9,12 +10,14 @@ import resource
 import socket
 import ssl
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from files_server.front.sending import Sender
 from tests.server.fronting import GET, Client, Echo, serving
 from tests.server.running import RunningServer, running_server
 
@@ -86,6 +89,47 @@ def test_without_descriptors_it_waits_until_there_are_some(tmp_path: Path) -> No
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         with client:
             assert client.answer()[0] == 200
+
+
+def test_who_takes_a_little_all_the_time_costs_no_thread(tmp_path: Path) -> None:
+    """8 such clients had all threads, for as long as 64 MiB took each."""
+    path, stop = tmp_path / "data", threading.Event()
+    path.write_bytes(bytes(16 * MIB))
+
+    def dripping(takers: list[socket.socket]) -> None:
+        while not stop.wait(0.005):
+            for taker in takers:
+                with contextlib.suppress(BlockingIOError):
+                    taker.recv(64 << 10)
+
+    async def main() -> float:
+        sender, loop = Sender(20.0), asyncio.get_running_loop()
+        with path.open("rb") as file, contextlib.ExitStack() as stack:
+            pairs = [socket.socketpair() for _ in range(9)]
+            for one in (socket for pair in pairs for socket in pair):
+                stack.enter_context(one)
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 << 10)
+                one.setblocking(False)
+            slow = [
+                asyncio.create_task(sender.send(pair[0], b"", file.fileno(), 0, 16 * MIB))
+                for pair in pairs[1:]
+            ]
+            taking = threading.Thread(target=dripping, args=([pair[1] for pair in pairs[1:]],))
+            taking.start()
+            try:
+                await asyncio.sleep(0.5)
+                begun = loop.time()
+                await sender.send(pairs[0][0], b"", file.fileno(), 0, 16 << 10)
+                return loop.time() - begun
+            finally:
+                for task in slow:
+                    task.cancel()
+                await asyncio.wait(slow)
+                stop.set()
+                taking.join()
+                sender.close()
+
+    assert asyncio.run(main()) < 0.3
 
 
 def _request(server: RunningServer, sent: bytes, context: ssl.SSLContext | None) -> Client:
