@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from files_server.asgi import Receive, Scope, Send
+from files_server.front.bodies import Chunked
 from tests.server.fronting import GET, Client, Echo, reply, serving
 
 PUT = b"PUT /a HTTP/1.1\r\nHost: x\r\n"
@@ -39,6 +41,30 @@ def test_bodies_in_any_pieces_with_the_next_request_behind(tmp_path: Path) -> No
             client.send(chunked[number : number + 1])
         assert client.answer()[2] == b"abc0123456789"
     assert app.cut == 0
+
+
+def test_very_many_chunks_are_read_a_part_at_a_time(tmp_path: Path) -> None:
+    """All other clients waited for a second while one sent chunks of 1 byte."""
+    body = os.urandom(100_000)
+    chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n"
+    begun = time.thread_time()
+    Chunked().feed(chunks)
+    assert time.thread_time() - begun < 0.02
+    with serving(Echo(), tmp_path) as served, served.client() as client:
+        client.send(CHUNKED + chunks + GET + CHUNKED + chunks)
+        client.end()
+        assert [client.answer()[2] for _ in range(3)] == [body, b"", body]
+        assert client.rest() == b""
+
+
+def test_reading_goes_on_behind_very_many_chunks(tmp_path: Path) -> None:
+    """Also where the last part of them has no byte of the body, so that nobody takes one."""
+    with serving(Echo(), tmp_path) as served, served.client() as client:
+        for count in (499, 500, 501, 1000):
+            client.send(CHUNKED + b"1\r\nx\r\n" * count + b"1")
+            time.sleep(0.1)
+            client.send(b"\r\ny\r\n0\r\n\r\n")
+            assert client.answer()[2] == b"x" * count + b"y"
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from files_server.asgi import CONNECTION, App
 from files_server.front import answers, heads
 from files_server.front.exchange import SENDFILE, ClientGone, Exchange
 from files_server.front.heads import Head, Refused
+from files_server.front.incoming import Incoming
 from files_server.front.sending import Sender, at_hand
 
 _MOST_AHEAD = 64 << 10  # bytes of next requests that are read while one is answered
@@ -58,6 +59,7 @@ class Connection(asyncio.Protocol):
         self._searched = 0  # bytes of it that do not end a head
         self._since = 0.0  # when the client was last told to begin, or began
         self._held = self._body_held = False  # nothing is read
+        self._busy = False  # the body has parts that were read and not looked at
         self._ending = False  # the client has sent all that it will
         self._lingering_until = 0.0  # what comes is dropped, so that the answer arrives
         self._writable: asyncio.Future[None] | None = None  # while too much is written
@@ -96,10 +98,7 @@ class Connection(asyncio.Protocol):
         if self._lingering_until:
             return
         if self._exchange is not None:
-            data = self._exchange.incoming.feed(data)
-            self._ahead += data
-            if len(self._ahead) > _MOST_AHEAD:
-                self._read()
+            self._feed(self._exchange.incoming, data)
         elif not self._ahead and data.endswith(_END) and _is_head(data):
             self._request(data)
         else:
@@ -109,7 +108,7 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """A client may have said all and wait for the answer."""
         self._ending = True
-        if self._exchange is not None:
+        if self._exchange is not None and not self._busy:
             self._exchange.incoming.end()
         return self._exchange is not None and not self._is_tls
 
@@ -150,13 +149,28 @@ class Connection(asyncio.Protocol):
             self._refuse(refused)
             return
         exchange = self._exchange = Exchange(self, head)
-        if self._ahead and not exchange.incoming.complete:
+        if not exchange.incoming.complete:
             body, self._ahead = bytes(self._ahead), bytearray()
-            self._ahead += exchange.incoming.feed(body)
-        if self._ending:
-            exchange.incoming.end()
+            self._feed(exchange.incoming, body)
         self._read()
         self._task = self._loop.create_task(exchange.run(self._owner.app, self._told(head)))
+
+    def _feed(self, body: Incoming, data: bytes) -> None:
+        """Of the running request; a part at a time, where it takes long."""
+        self._ahead += body.feed(data)
+        was_busy, self._busy = self._busy, body.busy
+        if self._busy and not was_busy:
+            self._loop.call_soon(self._feed_more, body)
+        if self._ending and not self._busy:
+            body.end()
+        if self._busy != was_busy or len(self._ahead) > _MOST_AHEAD:
+            self._read()
+
+    def _feed_more(self, body: Incoming) -> None:
+        if self._exchange is not None and self._exchange.incoming is body:
+            self._busy = False
+            self._feed(body, b"")
+            self._read()
 
     def _told(self, head: Head) -> dict[str, Any]:
         path = head.raw_path.decode("latin-1")
@@ -176,7 +190,7 @@ class Connection(asyncio.Protocol):
         self._exchange = self._task = None
         if self._transport is None:
             return
-        self._body_held = False
+        self._body_held = self._busy = False
         self._read()
         if not reusable or self._owner.stopping:
             self._close(lingering=not has_all or bool(self._ahead))
@@ -206,7 +220,7 @@ class Connection(asyncio.Protocol):
     def _read(self) -> None:
         """Or not, where more has come than is wanted."""
         ahead = self._exchange is not None and len(self._ahead) > _MOST_AHEAD
-        held = self._body_held or ahead
+        held = self._body_held or self._busy or ahead
         if held != self._held and self._transport is not None:
             self._held = held
             if held:

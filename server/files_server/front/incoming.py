@@ -35,6 +35,11 @@ class Incoming:
         """All of it has come."""
         return self._framing.done
 
+    @property
+    def busy(self) -> bool:
+        """It is to be fed again, once others have had their turn, with nothing more if need be."""
+        return self._framing.busy and not self._ended
+
     def feed(self, data: bytes) -> bytes:
         """Bytes of the client; returns those behind the body's end."""
         if self._framing.done:
