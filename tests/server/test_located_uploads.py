@@ -345,3 +345,26 @@ def test_delete_of_a_registered_file_leaves_its_data_also_where_writing_is_allow
     assert (folder / "one").read_text() == "1"
     client.delete(f"{bucket}/one").raise_for_status()  # by now only a file of the whole location
     assert not (folder / "one").exists()
+
+
+def test_a_session_that_shares_a_version_of_a_bucket_before(
+    root: Path, client: httpx.Client
+) -> None:
+    """It began when the name was a bucket's. Neither gets the other's bytes."""
+    folder = root / f"location{next(_numbers)}"
+    folder.mkdir()
+    name, old = folder.name, os.urandom(9 << 20)
+    base = client.put(f"{name}/f?alt=media", content=old).headers["etag"]
+    answer = begin(client, name, "f", len(old), headers={"Files-Base": base})
+    assert answer.headers["files-shares-base"] == "1"
+    url, half = answer.json()["url"], 4 << 20
+    first = {"Upload-Offset": "0", "Files-Copy-Base": str(half)}
+    client.post(url, headers=first).raise_for_status()
+    client.delete(f"{name}/f").raise_for_status()
+    client.delete(name).raise_for_status()
+    register(client, folder, mode="rw")
+    new = os.urandom(len(old) - half)
+    client.post(url, content=new, headers={"Upload-Offset": str(half)}).raise_for_status()
+    assert (folder / "f").read_bytes() == old[:half] + new
+    assert (folder / "f").stat().st_nlink == 1
+    client.delete(name).raise_for_status()

@@ -109,6 +109,8 @@ class StagedFile:
         with suppress(FileNotFoundError):  # of the same session, from before a crash
             os.unlink(self._temporary, dir_fd=self._parent)
         try:
+            if self._file.blocks is not None:  # begun while this was a bucket of the catalog
+                raise OSError(errno.EMLINK, "a version has the file, too", str(self._file.path))
             os.link(self._file.path, self._temporary, dst_dir_fd=self._parent)
         except OSError:  # another file system, or one without hard links
             flags = _OPEN | os.O_CREAT | os.O_EXCL
