@@ -309,3 +309,22 @@ def test_the_base_may_be_damaged(server: RunningServer, client: httpx.Client) ->
     refused = step(client, url, 0, copy=AT)
     assert refused.status_code == 500
     assert refused.headers["files-error"] == "damaged"
+
+
+def test_a_damaged_block_does_not_count_where_it_is_copied(
+    server: RunningServer, client: httpx.Client
+) -> None:
+    base = put(client)
+    begin(client, base)  # has the file
+    url = begin(client, base).json()["url"]
+    (path,) = (server.data_dir / "blobs").glob("??/*")
+    with path.open("r+b") as file:
+        file.seek(3 * BLOCK + 77)
+        file.write(b"rotten")
+    at, asked = 0, httpx.URL(url).raw_path.decode()
+    for _ in range(2):  # the client asks how far it came, and goes on there
+        refused = step(client, url, at, copy=len(BASE) - at)
+        assert refused.status_code == 500
+        assert refused.headers["files-error"] == "damaged"
+        at = int(client.head(asked).headers["upload-offset"])
+        assert at == 3 * BLOCK

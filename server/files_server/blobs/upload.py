@@ -157,7 +157,8 @@ class UploadFile:
         self.length, self._shift = end, None
 
     def _copy_block(self, source: int, base: Stored, end: int) -> None:
-        shift, first = self._claim(), self.length
+        mark, first = self.mark(), self.length
+        shift = self._claim()
         for start, length in base.layout.runs(first, end):
             at, till = start, start + length
             while at < till:
@@ -168,6 +169,7 @@ class UploadFile:
                 at += copied
         number = first // BLOCK
         if base.sums and self.sums.last() != base.sums[4 * number : 4 * number + 4]:
+            self.back(mark)  # else what was received of the upload would count with it
             raise DamagedError(first, end)
 
     # -- after a restart --------------------------------------------------------------------------
