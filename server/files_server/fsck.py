@@ -149,7 +149,7 @@ def _strays(catalog: sqlite3.Connection, data_dir: Path, repair: bool) -> Iterat
     open_ones = {row[0] for row in catalog.execute("SELECT id FROM sessions WHERE state = 0")}
     blobs = (path for path in (data_dir / "blobs").glob("??/*") if path.name not in named)
     for path in [*blobs, *(data_dir / "uploads").glob("*")]:
-        if path.name not in open_ones:
+        if path.name.partition(".")[0] not in open_ones:
             if repair:
                 path.unlink()
             yield Problem(f"nothing names the file {path}", repair)

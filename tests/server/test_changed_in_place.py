@@ -328,3 +328,17 @@ def test_a_damaged_block_does_not_count_where_it_is_copied(
         assert refused.headers["files-error"] == "damaged"
         at = int(client.head(asked).headers["upload-offset"])
         assert at == 3 * BLOCK
+
+
+def test_fsck_leaves_what_was_published_of_an_open_session(
+    server: RunningServer, client: httpx.Client
+) -> None:
+    url = begin(client, put(client)).json()["url"]
+    assert step(client, url, 0, copy=AT).status_code == 200
+    server.kill()
+    (upload,) = (server.data_dir / "uploads").iterdir()
+    upload.rename(server.data_dir / "blobs" / "00" / f"{upload.name}.0123")  # as a commit does
+    assert fsck.check(server.data_dir, True, True) == []
+    server.start()
+    assert step(client, url, AT, copy=len(BASE) - AT).status_code == 200
+    assert content(client) == BASE
