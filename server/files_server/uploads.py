@@ -262,13 +262,13 @@ class Uploads:
 
     async def _fill(self, file: UploadFile, session: Session, part: Part) -> None:
         """Append the part. All of it or nothing without an offset, else what arrived of it."""
-        start, mark = file.length, file.mark()
+        start, mark, keep = file.length, file.mark(), part.offset is not None
         left = (self._settings.max_file_bytes if session.size is None else session.size) - start
-        keep = part.offset is not None
         record = (lambda _: self._advance(session.id, file)) if keep else None
         try:
             if part.copy_base:
-                length, place = min(part.copy_base, left), self._places.of(session.wish.bucket)
+                place = self._places.of(session.wish.bucket)
+                left -= (length := min(part.copy_base, left))
                 await self._borrowing.copy(file, session.wish, place, length)
             await self._receiver.receive(file, part.stream, left, part.length, record)
             await self._in_thread(part.digests.check_content, file, start)

@@ -330,6 +330,13 @@ def test_a_damaged_block_does_not_count_where_it_is_copied(
         assert at == 3 * BLOCK
 
 
+def test_a_copy_and_what_comes_with_it_stay_within_the_size(client: httpx.Client) -> None:
+    url = begin(client, put(client)).json()["url"]
+    assert step(client, url, 0, copy=len(BASE) - 10, data=b"x" * 11).status_code == 413
+    assert step(client, url, 0, copy=len(BASE) - 10, data=b"x" * 10).status_code == 200
+    assert content(client) == BASE[:-10] + b"x" * 10
+
+
 def test_fsck_leaves_what_was_published_of_an_open_session(
     server: RunningServer, client: httpx.Client
 ) -> None:
