@@ -18,7 +18,7 @@ from files_server import auth
 from files_server.blobs.checksums import checksums
 from files_server.blobs.layout import stored_form
 from files_server.blobs.local import LocalBlobs
-from files_server.blobs.upload import UploadFile
+from files_server.blobs.upload import Mark, UploadFile
 from files_server.borrowing import Borrowing, damage_told
 from files_server.catalog import commits, keeping, sessions
 from files_server.catalog.commits import Content, Outcome
@@ -264,7 +264,7 @@ class Uploads:
         """Append the part. All of it or nothing without an offset, else what arrived of it."""
         start, mark, keep = file.length, file.mark(), part.offset is not None
         left = (self._settings.max_file_bytes if session.size is None else session.size) - start
-        record = (lambda _: self._advance(session.id, file)) if keep else None
+        record = (lambda _: self._advance(session.id, file.mark())) if keep else None
         try:
             if part.copy_base:
                 place = self._places.of(session.wish.bucket)
@@ -279,19 +279,19 @@ class Uploads:
             if keep and not rejected:
                 await self._sync(file, session.id)
             else:
+                if keep:  # some of what goes may be recorded, and must not be once it has gone
+                    await self._advance(session.id, mark)
                 await self._in_thread(file.back, mark)
-                if keep:  # some of it may be recorded already
-                    await self._advance(session.id, file)
             raise
         if file.length != start or session.size is None or part.total is not None:
             await self._sync(file, session.id, part.total)
 
     async def _sync(self, file: UploadFile, session_id: str, size: int | None = None) -> None:
         await self._in_thread(file.sync)
-        await self._advance(session_id, file, size)
+        await self._advance(session_id, file.mark(), size)
 
-    async def _advance(self, session_id: str, file: UploadFile, size: int | None = None) -> None:
-        at = (session_id, file.length, size, *file.shared)
+    async def _advance(self, session_id: str, mark: Mark, size: int | None = None) -> None:
+        at = (session_id, mark.length, size, *mark.shared)
         await self._catalog.write(lambda tx: sessions.advance(tx, *at))
 
     async def _open(self, active: _Active, session: Session) -> UploadFile:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from files_server.blobs.local import LocalBlobs
+from files_server.blobs.upload import UploadFile
 from files_server.catalog import moves
 from files_server.catalog.commits import NO_CONDITIONS
 from files_server.catalog.keeping import NO_KEEP
@@ -211,3 +212,26 @@ def test_the_loop_goes_on_while_blobs_are_removed(
         assert meanwhile > 5
 
     run(tmp_path / "data", scenario)
+
+
+def test_what_is_refused_is_not_recorded_any_more_when_it_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a server that dies in between says that it has it."""
+    size = 33 << 20  # of which 32 MiB are synced and recorded as they come
+
+    async def more() -> AsyncIterator[bytes]:
+        for _ in range(34):
+            yield bytes(1 << 20)
+
+    def died(self: object, mark: object) -> None:
+        raise RuntimeError
+
+    async def scenario(services: Services) -> None:
+        session = await begin(services, "f", size)
+        monkeypatch.setattr(UploadFile, "back", died)
+        with pytest.raises(RuntimeError):
+            await services.uploads.append(session.id, Part(more(), None, 0), "")
+        assert services.uploads.find(session.id).offset == 0
+
+    run(tmp_path, scenario)

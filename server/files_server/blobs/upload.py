@@ -43,6 +43,11 @@ class Mark(NamedTuple):
     shift: int | None
     end: int
 
+    @property
+    def shared(self) -> tuple[bytes, bytes] | tuple[None, None]:
+        """Where its bytes are in a shared file, and their sums: what `restore` needs."""
+        return (None, None) if self.blocks is None else (self.blocks, self.sums.value())
+
 
 class UploadFile:
     """A file that is being received. One user at a time. `length` counts the upload's bytes, and
@@ -281,8 +286,8 @@ class UploadFile:
 
     @property
     def shared(self) -> tuple[bytes, bytes] | tuple[None, None]:
-        """Where its bytes are in a shared file, and their sums: what `restore` needs."""
-        return (None, None) if self.blocks is None else (self.blocks, self.sums.value())
+        """That of its mark as of now."""
+        return self.mark().shared
 
     def mark(self) -> Mark:
         """The state as of now."""
