@@ -102,6 +102,9 @@ class Kernel(Protocol):
     def forget_attributes(self, inode: Inode) -> None:
         """At once, before this returns: only of an inode that the call being served holds."""
 
+    def forget_content(self, inode: Inode) -> None:
+        """As `forget_attributes`, and the pages: only of a file that nobody has open."""
+
 
 @dataclass(eq=False, slots=True)
 class _Claim:

@@ -66,9 +66,12 @@ class Files:
         if node.entry is None or unsent(node):
             return node.opens > 0
         version = version_of(node.entry)
-        keep = node.cached_version == version
-        node.cached_version = version
-        return keep
+        cached, node.cached_version = node.cached_version, version
+        if cached not in (None, version) and not node.opens:
+            # Now: whoever opens it next is told to keep them, and may come before the kernel drops
+            # them for this one.
+            self._core.kernel.forget_content(node.inode)
+        return cached == version
 
     async def _revalidate(self, node: Node, *, readable: bool) -> None:
         """Strict open: is the name still this resource, and in which version? Small content comes
@@ -85,11 +88,12 @@ class Files:
         if unsent(node):
             return  # written through another handle while we asked
         if version_of(entry) != version_of(node.entry):
-            if node.opens or self._core.rules.exclusive:
-                # open handles, or the kernel, keep the old version; the name gets a new inode
+            resized = entry.size != node.entry.size
+            if node.opens or resized or self._core.rules.exclusive:
+                # open handles, or the kernel, keep what they know; the name gets a new inode
                 self._core.inodes.detach(node)
                 self._other_resource(node)
-            # The event may still be on its way: the new content must not be cut at the old size.
+            # The event may still be on its way: what stat shows is to be of the new content.
             self._core.kernel.forget_attributes(node.inode)
         self._core.inodes.set_entry(node, entry)
         if node.names:

@@ -140,8 +140,9 @@ class Tree:
             self._core.inodes.drop_name(node, *other)
 
     def _pinned(self, node: Node, entry: Entry) -> bool:
-        """An open handle keeps its version; a kernel that gathers writes keeps the size and the
-        times of what it knows.
+        """An open handle keeps its version, and the kernel the size that it knows: what is on its
+        way there may bring back an old one, and cut pages, or what is being written, at it. A
+        kernel that gathers writes keeps the times too.
         """
         if node.kind is not Kind.FILE or node.entry is None or unsent(node):
             return False
@@ -149,7 +150,8 @@ class Tree:
         if self._core.rules.exclusive and node.lookups:
             before, now = node.entry.attributes.modified_ns, entry.attributes.modified_ns
             return (known, before) != (other, now)
-        return node.opens > 0 and known != other
+        resized = bool(node.lookups) and node.entry.size != entry.size
+        return known != other and (node.opens > 0 or resized)
 
     # -- lookup -----------------------------------------------------------------------------------
     async def child(self, parent: Node, name: bytes) -> Node | None:

@@ -57,10 +57,14 @@ class KernelNotifier:
         self._put((inode, None, content))
 
     def forget_attributes(self, inode: Inode) -> None:
-        """The one thing that may be told from a handler: it takes no lock that a request can hold,
+        """May be told from a handler: it takes no lock that a request can hold,
         since the inode is in use and attributes alone are meant.
         """
         self._tell(inode, None, content=False)
+
+    def forget_content(self, inode: Inode) -> None:
+        """From a handler, too: without a handle no request can hold a page of it."""
+        self._tell(inode, None, content=True)
 
     def _put(self, item: _Item) -> None:
         if item not in self._waiting:

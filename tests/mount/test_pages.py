@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import mmap
 import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.mount.mounting import MountedFilesystem, mounted
@@ -56,3 +60,68 @@ def test_what_another_client_wrote_is(
             there.write_bytes(content)
             assert path.read_bytes() == content
             assert path.read_bytes() == content
+
+
+def test_a_new_length_is_a_new_inode(
+    server: RunningServer, mount: MountedFilesystem, bucket: Path, tmp_path: Path
+) -> None:
+    """Else what the kernel was told before, and hears late, would cut the new content."""
+    path = bucket / "file"
+    path.write_bytes(b"a" * 4096)
+    with mounted(server.url, tmp_path) as other:
+        there = other.path / bucket.name / "file"
+        for content, stays in ((b"b" * 4096, True), (b"c" * 64, False), (b"d" * 4032, False)):
+            known = os.open(path, os.O_PATH)  # so that its number stays in use
+            there.write_bytes(content)
+            assert path.read_bytes() == content
+            assert (path.stat().st_ino == os.stat(f"/proc/self/fd/{known}").st_ino) is stays
+            os.close(known)
+
+
+def test_lengths_that_change_within_a_page_are_never_mixed(
+    server: RunningServer, mount: MountedFilesystem, bucket: Path, tmp_path: Path
+) -> None:
+    """Readers that ask for the length, and such that do not, while another client writes."""
+    path = bucket / "file"
+    path.write_bytes(b"-" * 64)
+    end = time.monotonic() + 5
+    with mounted(server.url, tmp_path) as other, ThreadPoolExecutor(6) as threads:
+        there = other.path / bucket.name / "file"
+        asked = (_all_by_4_kib, _all_by_its_length)
+        readers = [threads.submit(_odd, path, end, asked[n % 2]) for n in range(6)]
+        number = 0
+        while time.monotonic() < end:
+            number += 1
+            length = (4096, 4032, 3968, 64)[number * number % 7 % 4]
+            with there.open("r+b", buffering=0) as file:
+                file.truncate(0)
+                file.write(b"%15d " % length * (length // 16))
+        assert [odd for reader in readers for odd in reader.result()] == []
+
+
+def _all_by_4_kib(file: int) -> bytes:
+    return b"".join(iter(lambda: os.read(file, 4096), b""))
+
+
+def _all_by_its_length(file: int) -> bytes:
+    return os.read(file, os.fstat(file).st_size)
+
+
+def _odd(path: Path, end: float, read: Callable[[int], bytes]) -> list[bytes]:
+    """What was read until `end` and is no whole version, which would tell its length."""
+    odd = []
+    while time.monotonic() < end:
+        try:
+            file = os.open(path, os.O_RDONLY)
+        except OSError as error:
+            if error.errno != errno.ESTALE:  # it changed twice within one call
+                raise
+            continue
+        try:
+            data = read(file)
+        finally:
+            os.close(file)
+        whole = data == b"-" * 64 or data == b"%15d " % len(data) * (len(data) // 16)
+        if not whole:
+            odd.append(data[:16] + b"... %d" % len(data))
+    return odd

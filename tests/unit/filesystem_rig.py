@@ -41,6 +41,9 @@ class RecordedKernel:
     def forget_attributes(self, inode: Inode) -> None:
         self.forgotten.append(inode)
 
+    def forget_content(self, inode: Inode) -> None:
+        self.inodes.append((inode, True))
+
 
 class Rig:
     """One client: `fs`, its `backend`, the `kernel` it tells, and shorthands for a test's steps."""
