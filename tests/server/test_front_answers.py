@@ -8,6 +8,7 @@ import os
 import socket
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,20 @@ def test_head_has_the_length_and_no_body(tmp_path: Path) -> None:
     with asking(saying(b"abc"), tmp_path, HEAD + GET) as client:
         assert client.answer(has_body=False)[1]["content-length"] == "3"
         assert client.answer()[2] == b"abc"
+
+
+def test_a_large_body_is_not_copied(tmp_path: Path) -> None:
+    """Once more in memory for each client that takes it slowly, on the event loop."""
+    tracemalloc.start()
+    try:
+        with asking(saying(DATA), tmp_path, GET) as client:
+            tracemalloc.reset_peak()
+            before = tracemalloc.get_traced_memory()[0]
+            assert client.head()[0] == 200
+            peak = tracemalloc.get_traced_memory()[1]
+        assert peak - before < len(DATA) // 2
+    finally:
+        tracemalloc.stop()
 
 
 def test_no_more_than_was_announced(tmp_path: Path) -> None:
