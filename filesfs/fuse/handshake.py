@@ -14,6 +14,7 @@ Layouts and flags are those of <linux/fuse.h>.
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import socket
@@ -45,10 +46,15 @@ class Handshake:
 
     def step(self) -> bool:
         """Whether it is over. OSError: the kernel or libfuse does not do its part."""
-        if self._offered is None:
-            self._ask()
-            return False
-        self._answer(self._offered)
+        try:
+            if self._offered is None:
+                self._ask()
+                return False
+            self._answer(self._offered)
+        except OSError as error:
+            if error.errno != errno.ENODEV:
+                raise
+        self._hand_over()  # also when it was unmounted by now: libfuse hears it from the device
         return True
 
     def _ask(self) -> None:
@@ -66,6 +72,8 @@ class Handshake:
             agreed = _flags(answer, _OUT_HEADER.size) & ~_AUTO_INVAL_DATA | _EXPLICIT_INVAL_DATA
             _FLAGS.pack_into(answer, _OUT_HEADER.size + _FLAGS_AT, agreed)
         os.write(self._device, answer)
+
+    def _hand_over(self) -> None:
         os.set_blocking(self._device, False)  # as pyfuse3 has made what it was given
         os.dup2(self._device, self.number, inheritable=False)
         self.close()

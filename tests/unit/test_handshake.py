@@ -4,14 +4,18 @@ device itself.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
+import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
+from filesfs.fuse.device import premount
 from filesfs.fuse.handshake import Handshake
 
 AUTO, EXPLICIT, OTHER = 1 << 12, 1 << 25, 1 << 5
@@ -87,3 +91,17 @@ def test_a_handshake_that_nobody_ends_leaves_nothing_open() -> None:
     before = len(os.listdir("/proc/self/fd"))
     Parties().close()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_an_unmount_before_it_began_is_for_libfuse_to_hear(tmp_path: Path) -> None:
+    mounted = premount(tmp_path, "nothing", (), acl=False)
+    if mounted is None:
+        pytest.skip("mount(2) is root's")
+    number = mounted.handshake.number
+    subprocess.run(["umount", "-l", str(tmp_path)], check=True)
+    assert mounted.handshake.step()
+    with pytest.raises(OSError, match="No such device") as refused:
+        os.read(number, 1 << 16)
+    assert refused.value.errno == errno.ENODEV
+    mounted.unmount()
+    os.close(number)
