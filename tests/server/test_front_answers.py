@@ -162,6 +162,15 @@ def test_an_application_that_fails(tmp_path: Path, caplog: pytest.LogCaptureFixt
     assert [record.message for record in caplog.records] == ["GET failed", "HEAD failed"]
 
 
+def test_a_head_that_fails_has_no_body_either(tmp_path: Path) -> None:
+    async def failing(scope: Scope, receive: Receive, send: Send) -> None:
+        raise ValueError("on purpose")
+
+    with asking(failing, tmp_path, HEAD) as client:
+        assert client.answer(has_body=False)[0] == 500
+        assert client.rest() == b""
+
+
 def test_requests_one_behind_the_other(tmp_path: Path) -> None:
     """Each has its answer, in order, though far more come at once than are read ahead."""
 

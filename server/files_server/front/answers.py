@@ -65,11 +65,11 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-def refusal(status: int, detail: str) -> bytes:
-    """A whole answer, behind which the connection is closed."""
+def refusal(status: int, detail: str, *, to_head: bool = False) -> bytes:
+    """A whole answer, behind which the connection is closed. `to_head`: the request was a HEAD."""
     body = error_body(status, detail)
     head = AnswerHead(
         status, [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     )
     head.add(b"connection: close\r\n")
-    return head.encode() + body
+    return head.encode() + (b"" if to_head else body)

@@ -85,7 +85,8 @@ class Exchange:
     def _fail(self) -> None:
         self._keeps = False
         with suppress(ClientGone):
-            self._line.write(answers.refusal(500, "The server failed; its log says why."))
+            detail, to_head = "The server failed; its log says why.", self._head.method == "HEAD"
+            self._line.write(answers.refusal(500, detail, to_head=to_head))
             self._complete = True
 
     def _ask(self) -> None:
