@@ -7,6 +7,7 @@ that.
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +36,7 @@ class Borrowing:
         self._catalog = catalog
         self._blobs = blobs
         self._pool = pool
+        self._make_room = catalog.make_room
 
     async def file(
         self, upload: str, wish: Wish, begin: int, size: int | None
@@ -65,17 +67,29 @@ class Borrowing:
             await settled(self._pool, self._blobs.remove_upload, upload, file)
 
     async def copy(self, file: UploadFile, wish: Wish, place: Place | None, length: int) -> None:
-        """Append `length` bytes of the base, from the file's own length on. ApiError 400, 410."""
+        """Append `length` bytes of the base, from the file's own length on; where the disk is full,
+        after making room. ApiError 400, 410.
+        """
+        mark = file.mark()
+        while True:
+            try:
+                return await self._copy(file, wish, place, length)
+            except OSError as error:
+                await settled(self._pool, file.back, mark)  # the catalog needs some room for it
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not await self._make_room():
+                    raise
+
+    async def _copy(self, file: UploadFile, wish: Wish, place: Place | None, length: int) -> None:
+        start, end = file.length, file.length + length
         if place:
             await settled(self._pool, place.append_base, file, wish, length)
             return
         version = self._catalog.version_by_etag(wish.base, wish.bucket, wish.key)
-        start = file.length
-        if version.size < start + length:
+        if version.size < end:
             raise ApiError(400, f"The base version has only {version.size} bytes.")
         if version.blob is None:
             data = self._catalog.data(version.id)
-            await settled(self._pool, file.append, [data[start : start + length]])
+            await settled(self._pool, file.append, [data[start:end]])
         else:
             path = self._blobs.path(version.blob)
             await settled(self._pool, file.take, path, _stored(version), length)

@@ -211,3 +211,21 @@ def test_what_a_patch_takes(
 
 async def once(data: bytes) -> AsyncIterator[bytes]:
     yield data
+
+
+def test_a_copy_of_a_version_makes_room_too(small_disk: Path) -> None:
+    """The session found room when it began; the disk filled since, much of it with old versions."""
+    with running_server(small_disk / "data") as server, httpx.Client(base_url=server.url) as client:
+        kept, name = os.urandom(9 * MIB), "/v1/files/b/f?alt=media"
+        for data in (os.urandom(9 * MIB), kept):
+            base = client.put(name, content=data).headers["etag"]
+        body = {"bucket": "b", "key": "f", "mime_type": "x", "size": 9 * MIB}
+        for _ in range(2):  # the first one has the version's file; the second one copies
+            answer = client.post("/v1/files", json=body, headers={"Files-Base": base})
+        url = answer.json()["url"]
+        filler = fill(small_disk)
+        os.truncate(filler, filler.stat().st_size - 3 * MIB)
+        headers = {"Upload-Offset": "0", "Files-Copy-Base": str(9 * MIB)}
+        done = client.post(url, headers=headers)
+        assert done.status_code == 200, done.text
+        assert client.get(name).content == kept
