@@ -38,7 +38,8 @@ CHUNK = 2 << 20  # bytes that are read in one go
 # Bytes in one message of a long answer: the HTTP server holds several for a slow client. What is no
 # longer than _VERIFIED goes as it is read: cutting costs as much again as reading.
 _MESSAGE = 128 << 10
-_VERIFIED = 16 << 20  # bytes of a range that are held in memory, to be checked before the header
+_VERIFIED = 16 << 20  # bytes of a range that are checked before the header
+_HELD = 1 << 20  # of which so many are held meanwhile, for each client that takes its time
 _SENDFILE = "http.response.zerocopysend"  # the kernel sends the bytes, without Python
 
 
@@ -97,11 +98,16 @@ class ContentAnswers:
         with trouble.told():
             if not version.crc32c or not _is_to_check(headers, asked):
                 stored = unread
-            elif part[1] - part[0] <= _VERIFIED and (status == 206 or _doubts(asked)):
+            elif part[1] - part[0] <= _HELD and (status == 206 or _doubts(asked)):
                 data = await self._ranges.read(path, expected, *part, afresh=_doubts(asked))
                 if not _has_sums(headers):
                     headers["content-digest"] = digests.crc_item(crc32c(data))
                 return Answer(status, _encoded(headers), data)
+            elif part[1] - part[0] <= _VERIFIED and (status == 206 or _doubts(asked)):
+                found = await self._ranges.check(path, expected, *part)
+                if not _has_sums(headers):
+                    headers["content-digest"] = digests.crc_item(found)
+                stored = unread
             elif status == 200 and not _doubts(asked):
                 stored = unread if await self._ranges.is_right(path, expected) else expected
         return BlobAnswer(path, part, status, headers, stored, trouble, self._ranges)

@@ -138,3 +138,21 @@ def test_too_many_sessions_are_429(tmp_path: Path) -> None:
             assert "Retry-After" in opened[2].headers
             client.delete(opened[0].json()["url"]).raise_for_status()
             assert client.post("/files", json={**body, "key": "again"}).status_code == 200
+
+
+def resident_mib(server: RunningServer) -> int:
+    status = Path(f"/proc/{server.pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) >> 10
+
+
+def test_ranges_that_nobody_takes_hold_no_memory(tmp_path: Path) -> None:
+    """12 MiB each that are no whole blocks: the server checks them before their header."""
+    with running_server(tmp_path / "data") as server:
+        put = httpx.put(f"{server.url}/v1/files/slow/large?alt=media", content=os.urandom(SIZE))
+        put.raise_for_status()
+        asked = b"GET /v1/files/slow/large?alt=media HTTP/1.1\r\nHost: x\r\nRange: bytes=5-12582912"
+        before = resident_mib(server)
+        with clients(server, asked + b"\r\n\r\n", buffer=4096) as waiting:
+            for client in waiting:
+                assert client.recv(4096).startswith(b"HTTP/1.1 206")
+            assert resident_mib(server) - before < 48
