@@ -94,6 +94,17 @@ class Turn:
 turn = Turn()  # one for the process, as pyfuse3's own state is
 
 
+async def _is_surprised(worker: Callable[..., Awaitable[None]], args: tuple[object, ...]) -> bool:
+    """Run a worker; whether it found no request where one had been told of, and is to go on: who
+    had asked was killed meanwhile, and took its request along. pyfuse3 would end the mount.
+    """
+    try:
+        await worker(*args)
+    except BlockingIOError:
+        return True
+    return False
+
+
 class _Nursery:
     """Starts pyfuse3's workers."""
 
@@ -107,7 +118,8 @@ class _Nursery:
 
     async def _run(self, worker: Callable[..., Awaitable[None]], args: tuple[object, ...]) -> None:
         try:
-            await worker(*args)
+            while await _is_surprised(worker, args):
+                pass
         finally:
             turn.pass_on()
 

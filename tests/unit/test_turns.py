@@ -180,3 +180,16 @@ async def test_the_end_of_the_mount_is_told() -> None:
     finally:
         os.close(writing)
     assert told == ["ended"]
+
+
+async def test_a_request_that_went_with_who_asked_ends_no_worker() -> None:
+    runs: list[str] = []
+
+    async def worker(name: str) -> None:
+        runs.append(name)
+        if len(runs) < 3:
+            raise BlockingIOError(11, "fuse_session_receive_buf failed")
+
+    async with trio.open_nursery() as nursery:
+        turns._Nursery(nursery).start_soon(worker, "a")
+    assert runs == ["a", "a", "a"]
