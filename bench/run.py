@@ -48,7 +48,7 @@ def main() -> int:
     profile = QUICK if arguments.quick else FULL
     chosen_work = [work for work in workloads(profile) if arguments.only in work.name]
     results: Results = {work.name: {} for work in chosen_work}
-    rounds = 1 if arguments.quick else arguments.rounds
+    rounds = arguments.rounds or (1 if arguments.quick else 3)
     share = arguments.budget / rounds / max(len(here), 1)
     for number in range(rounds):
         # Turned each round, so that no system always has the disk at its best.
@@ -158,8 +158,8 @@ def _ahead(work: Workload, medians: dict[str, float]) -> str:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure filesfs and its peers.")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--quick", action="store_true", help="one round of small sizes, minutes")
+    parser.add_argument("--rounds", type=int, default=0, help="default 3, with --quick 1")
+    parser.add_argument("--quick", action="store_true", help="small sizes, minutes")
     parser.add_argument("--budget", type=float, default=1800, help="seconds, of all; in shares")
     parser.add_argument("--only", default="", help="workloads with this text in their name")
     parser.add_argument("--systems", default="", help="names with commas; default: all")
