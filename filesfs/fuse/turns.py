@@ -30,12 +30,13 @@ _MOST_IN_A_ROW = 8
 
 # A program that writes or looks up piece by piece asks again as soon as it has its answer. After
 # _STREAM requests like that, each within _SOON_NS, the next one is awaited without sleep, for
-# _SPIN_NS at most: to be woken costs more. One that comes late takes back _LAG of them.
+# _SPIN_NS at most: to be woken costs more. One that comes late takes back _LAG of them; and while
+# others wait for answers of the server, these come first.
 _STREAM = 16
 _LAG = 8
 _SOON_NS = 150_000
 _SPIN_NS = 50_000
-_MOST_IN_A_STREAM = 32
+_MOST_IN_A_STREAM = 16  # others get their turn without sleep then
 
 
 class Turn:
@@ -46,6 +47,7 @@ class Turn:
     def __init__(self) -> None:
         self._owner: trio.lowlevel.Task | None = None
         self._waiting: deque[trio.lowlevel.Task] = deque()
+        self.away = 0  # requests whose work waits for something
 
     async def __aenter__(self) -> None:
         task = trio.lowlevel.current_task()
@@ -78,7 +80,12 @@ class Turn:
         """Await `work`, and pass the turn on once it has to wait."""
         try:
             trap = work.send(None)
-            self.pass_on()
+        except StopIteration as done:
+            result: T = done.value
+            return result
+        self.pass_on()
+        self.away += 1
+        try:
             while True:
                 try:
                     answer = yield trap
@@ -87,8 +94,10 @@ class Turn:
                 else:
                     trap = work.send(answer)
         except StopIteration as done:
-            result: T = done.value
-            return result
+            late: T = done.value
+            return late
+        finally:
+            self.away -= 1
 
 
 turn = Turn()  # one for the process, as pyfuse3's own state is
@@ -147,8 +156,11 @@ class Readable:
             self._poll.register(descriptor, select.POLLIN)
             self._known = descriptor
         began = perf_counter_ns()
-        stream = self._soon >= _STREAM
+        stream = self._soon >= _STREAM and not turn.away
         events: list[tuple[int, int]] = []
+        if stream and self._in_a_row >= _MOST_IN_A_STREAM:
+            await trio.lowlevel.checkpoint()
+            self._in_a_row = 0
         if self._in_a_row < (_MOST_IN_A_STREAM if stream else _MOST_IN_A_ROW):
             events = self._poll.poll(0)
             if stream and not events:

@@ -124,7 +124,7 @@ async def test_a_stream_of_requests_is_awaited_without_sleep_until_it_ends(
 ) -> None:
     """The next request of a stream comes 20 us later each time; then none comes."""
     reader, writer = os.pipe()
-    now, comes, slept = 0, 20_000, 0
+    now, comes, slept, others = 0, 20_000, 0, 0
 
     def clock() -> int:
         nonlocal now
@@ -142,6 +142,11 @@ async def test_a_stream_of_requests_is_awaited_without_sleep_until_it_ends(
         slept += 1
         now = comes
 
+    async def others_have_their_turn() -> None:
+        nonlocal others
+        others += 1
+
+    monkeypatch.setattr(trio.lowlevel, "checkpoint", others_have_their_turn)
     monkeypatch.setattr(turns, "perf_counter_ns", clock)
     monkeypatch.setattr(select, "poll", Poll)
     monkeypatch.setattr(trio.lowlevel, "wait_readable", sleeps)
@@ -151,19 +156,19 @@ async def test_a_stream_of_requests_is_awaited_without_sleep_until_it_ends(
             await readable.wait(reader)
             comes = now + 20_000
         assert slept == 16
-        for _ in range(32):
+        assert others == 0
+        for _ in range(33):
             await readable.wait(reader)
             comes = now + 20_000
         assert slept == 16
-        await readable.wait(reader)  # others get their turn
-        assert slept == 17
+        assert others == 2
         for _ in range(3):  # the stream has ended: the first two are awaited in vain
             comes = now + 1_000_000
             await readable.wait(reader)
         before = now
         comes = now + 1_000_000
         await readable.wait(reader)
-        assert slept == 21
+        assert slept == 20
         assert now - before - 1_000_000 < 50_000
     finally:
         os.close(reader)
@@ -193,3 +198,17 @@ async def test_a_request_that_went_with_who_asked_ends_no_worker() -> None:
     async with trio.open_nursery() as nursery:
         turns._Nursery(nursery).start_soon(worker, "a")
     assert runs == ["a", "a", "a"]
+
+
+async def test_requests_that_wait_for_an_answer_are_counted() -> None:
+    turn, answered = Turn(), trio.Event()
+
+    async def request() -> None:
+        await turn.run(answered.wait())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(request)
+        await trio.testing.wait_all_tasks_blocked()
+        assert turn.away == 1
+        answered.set()
+    assert turn.away == 0
