@@ -165,7 +165,7 @@ class AttributeView:
         if change.uid is not None or change.gid is not None:
             change = self._after_chown(node, change, caller)
         change = self._with_acl(node, change)
-        if not change:
+        if not change or self._is_only_ctime(node, change):
             return
         if self._waits(node):
             node.pending = node.pending.then(change)
@@ -173,6 +173,14 @@ class AttributeView:
             self._files.commits.backlog.change(node, change)
             return
         await self._patch(node, change)
+
+    def _is_only_ctime(self, node: Node, change: AttributeChange) -> bool:
+        """A kernel that gathers writes sends the times that it keeps after each rename and link, of
+        which only ctime is new, and the server has stamped its own.
+        """
+        if not self._core.rules.exclusive:
+            return False
+        return change == AttributeChange(modified_ns=self.stat(node).modified_ns)
 
     def _after_chown(self, node: Node, change: AttributeChange, caller: Caller) -> AttributeChange:
         before = self.stat(node)

@@ -120,3 +120,21 @@ def test_a_writer_whose_file_another_client_changed_closes_last_and_wins(
             there.write_bytes(b"theirs")
             wait_for(lambda: path.stat().st_size == 6, 5)
         assert there.read_bytes() == path.read_bytes() == b"ours000000"
+
+
+def test_a_rename_sends_no_times(server: RunningServer, bucket: Path) -> None:
+    """The kernel tells them to the mount again after each rename and link."""
+    path = bucket / "file"
+    path.write_bytes(b"content")
+    path.rename(bucket / "other")
+    os.link(bucket / "other", path)
+    (bucket / "last").write_bytes(b"")
+
+    def changes() -> int:
+        lines = server.log().splitlines()
+        return sum('"PATCH"' in line and f"/{bucket.name}/" in line for line in lines)
+
+    wait_for(lambda: f"/{bucket.name}/last" in server.log(), 10)
+    assert changes() == 0
+    os.utime(path, ns=(1, 1))
+    wait_for(lambda: changes() == 1, 10)
