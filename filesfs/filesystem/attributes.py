@@ -175,10 +175,10 @@ class AttributeView:
         await self._patch(node, change)
 
     def _is_only_ctime(self, node: Node, change: AttributeChange) -> bool:
-        """A kernel that gathers writes sends the times that it keeps after each rename and link, of
-        which only ctime is new, and the server has stamped its own.
+        """A kernel that gathers writes sends the times that it keeps of a file after each rename
+        and link, of which only ctime is new, and the server has stamped its own.
         """
-        if not self._core.rules.exclusive:
+        if not self._core.rules.exclusive or node.kind is not Kind.FILE:
             return False
         return change == AttributeChange(modified_ns=self.stat(node).modified_ns)
 

@@ -185,6 +185,8 @@ class Core:
     nursery: trio.Nursery
     kernel: Kernel
     namespace: NamespaceLock = field(default_factory=NamespaceLock)
+    # Nodes whose rename here waits for its answer, and what tells of that.
+    moving: dict[Node, trio.Event] = field(default_factory=dict)
     clock_offset: int = 0  # nanoseconds that the server's clock is ahead of ours
     clock: Callable[[], int] = time.time_ns
     ticks: Callable[[], int] = _ticks

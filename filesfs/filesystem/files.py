@@ -10,8 +10,10 @@ from __future__ import annotations
 import errno
 import logging
 import os
+from contextlib import suppress
+from typing import NoReturn
 
-from filesfs.domain import AttributeChange, Attributes, Entry, Handle, Kind
+from filesfs.domain import AttributeChange, Attributes, Entry, Handle, Kind, Location
 from filesfs.errors import (
     FileSystemError,
     NotFound,
@@ -28,6 +30,7 @@ log = logging.getLogger(__name__)
 
 # Bytes of a file, as with ext4: holes travel as zeros, and a plan of what travels is in memory.
 LARGEST = 16 << 40
+_TRIES = 5  # to find a file that renames here move all the time
 SMALL = 128 << 10  # a file up to this size comes whole with the request that open() makes anyway
 
 
@@ -79,12 +82,7 @@ class Files:
         """
         assert node.entry is not None
         stamp = self._core.directories.stamp(node)
-        try:
-            entry = await self._latest(node, readable)
-        except NotFound:
-            self._other_resource(node)
-        if entry.kind is not node.kind or not _same(entry, node.entry):
-            self._other_resource(node)
+        entry = await self._present(node, readable)
         if unsent(node):
             return  # written through another handle while we asked
         if version_of(entry) != version_of(node.entry):
@@ -99,9 +97,26 @@ class Files:
         if node.names:
             self._core.directories.keep_entry(*node.names[0], entry, stamp)
 
-    async def _latest(self, node: Node, readable: bool) -> Entry:
+    async def _present(self, node: Node, readable: bool) -> Entry:
+        """What the server has under the node's name; ESTALE if that is another resource. If a
+        rename of ours came in between, it is asked again, under the name after that.
+        """
         assert node.entry is not None
-        location = self._tree.location(node)
+        for _ in range(_TRIES):
+            moving, where = self._core.moving.get(node), self._tree.location(node)
+            with suppress(NotFound):
+                entry = await self._latest(node, where, readable)
+                if entry.kind is node.kind and _same(entry, node.entry):
+                    return entry
+            moving = self._core.moving.get(node, moving)
+            if moving is not None:
+                await moving.wait()
+            elif self._tree.location(node) == where:
+                break
+        return self._other_resource(node)
+
+    async def _latest(self, node: Node, location: Location, readable: bool) -> Entry:
+        assert node.entry is not None
         known = self._core.blocks.find(version_of(node.entry), 0, 0, 1) is not None
         if not readable or known or not 0 < node.entry.size <= SMALL:
             return await self._core.backend.stat(location)
@@ -115,7 +130,7 @@ class Files:
         if not node.names and not node.opens:
             self._other_resource(node)
 
-    def _other_resource(self, node: Node) -> None:
+    def _other_resource(self, node: Node) -> NoReturn:
         """ESTALE: the kernel looks the name up again, and finds what is there now."""
         for parent, name in node.names[:1]:
             self._core.directories.doubt(parent, name)

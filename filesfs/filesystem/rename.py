@@ -11,6 +11,8 @@ import errno
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
+import trio
+
 from filesfs.domain import Kind
 from filesfs.errors import Conflict, FileSystemError, NotFound, PreconditionFailed, Unsupported
 from filesfs.filesystem.content import Content
@@ -128,14 +130,21 @@ class Renaming:
     ) -> None:
         """With the locks."""
         await self._send_ahead(source, target, old, new)
-        if flags & EXCHANGE:
-            assert target is not None
-            await self._exchange(source, target, old, new)
-        elif source.local:
-            await self._uncover(*old)
-            self._hang(source, target, old, new)
-        else:
-            await self._move(source, target, old, new, flags)
+        moved = dict.fromkeys(filter(None, (source, target)), trio.Event())
+        self._core.moving |= moved
+        try:
+            if flags & EXCHANGE:
+                assert target is not None
+                await self._exchange(source, target, old, new)
+            elif source.local:
+                await self._uncover(*old)
+                self._hang(source, target, old, new)
+            else:
+                await self._move(source, target, old, new, flags)
+        finally:
+            for node, told in moved.items():
+                told.set()
+                self._core.moving.pop(node, None)
 
     async def _send_ahead(
         self,
