@@ -42,6 +42,8 @@ class Kind(Enum):
     BLOCKDEVICE = wire.BLOCKDEVICE
 
 
+DEVICES = (Kind.CHARDEVICE, Kind.BLOCKDEVICE)  # their content is their number
+
 _KINDS = {kind.value: kind for kind in Kind if kind is not Kind.FILE}
 _KINDS["application/x-directory"] = Kind.DIRECTORY
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 
 from msgspec.structs import replace
 
-from filesfs.domain import NO_CHANGE, AttributeChange, Attributes, Entry, Kind, kind_of
+from filesfs.domain import DEVICES, NO_CHANGE, AttributeChange, Attributes, Entry, Kind, kind_of
 from filesfs.errors import Corrupted, FileSystemError, NotFound, Unsupported
 from filesfs.filesystem.content import Content, unsent
 from filesfs.filesystem.core import Caller, Core, Stat
@@ -25,7 +25,6 @@ from filesfs.wire import is_registered
 
 _NS = 1_000_000_000
 _S_ISGID = 0o2000
-_DEVICES = (Kind.CHARDEVICE, Kind.BLOCKDEVICE)
 _NO_ATTRIBUTES = Attributes()
 _DIGITS = 10  # of a device's number, which has 32 bits
 _LINK_MOST = 4095  # bytes of a link's target, as with Linux
@@ -58,7 +57,7 @@ class AttributeView:
     def stat_at_rest(self, node: Node, form: Form) -> Stat:
         """As `stat`, of a node that is at rest with what this is the form of."""
         nlink = max(2, form.nlink) if node.kind is Kind.DIRECTORY else form.nlink
-        size = 0 if node.kind in _DEVICES else form.size
+        size = 0 if node.kind in DEVICES else form.size
         return self._stat(node, form, form.created_at, nlink, size, self._ttl(form.resource_id))
 
     def _stat(
@@ -114,7 +113,7 @@ class AttributeView:
         content = node.content
         if isinstance(content, Content) and content.size is not None:
             return content.size
-        if node.kind in _DEVICES or node.entry is None:
+        if node.kind in DEVICES or node.entry is None:
             return 0
         return node.entry.size
 

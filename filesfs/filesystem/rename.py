@@ -144,7 +144,8 @@ class Renaming:
         finally:
             for node, told in moved.items():
                 told.set()
-                self._core.moving.pop(node, None)
+                if self._core.moving.get(node) is told:  # not a later rename's
+                    del self._core.moving[node]
 
     async def _send_ahead(
         self,

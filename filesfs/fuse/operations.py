@@ -13,7 +13,7 @@ from typing import cast
 
 import pyfuse3
 
-from filesfs.domain import Handle, Inode, Kind
+from filesfs.domain import DEVICES, Handle, Inode
 from filesfs.filesystem import Caller, Filesystem
 from filesfs.fuse.attributes import (
     BLOCK_BYTES,
@@ -39,9 +39,6 @@ def _groups(pid: int) -> Container[int]:
         return ()
 
 
-_DEVICES = (Kind.CHARDEVICE, Kind.BLOCKDEVICE)  # their number is content, to be asked for
-
-
 @guard_all
 class Operations(pyfuse3.Operations):
     """The request handlers."""
@@ -62,7 +59,7 @@ class Operations(pyfuse3.Operations):
 
     async def _attributes(self, node: Node) -> pyfuse3.EntryAttributes:
         device = 0
-        if node.kind in _DEVICES:
+        if node.kind in DEVICES:
             device = await self._fs.attributes.device(node)
         return entry_attributes(self._fs.attributes.stat(node), device)
 
@@ -230,7 +227,7 @@ class Operations(pyfuse3.Operations):
             if found is None:
                 continue
             node, status = found
-            if node.kind in _DEVICES:
+            if node.kind in DEVICES:
                 attributes = await self._attributes(node)
             else:
                 attributes = entry_attributes(status)
