@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.mount.conftest import bucket, ground, module_place, place, server
+from tests.mount.conftest import bucket, elsewhere, ground, module_place, place, server
 from tests.mount.mounting import MountedFilesystem, mounted
 from tests.posix.beside import model, twins, twins_below
 from tests.server.running import RunningServer
 
 __all__ = [
     "bucket",
+    "elsewhere",
     "ground",
     "model",
     "module_place",

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mount.mounting import MountedFilesystem, mounted
+from tests.mount.mounting import MountedFilesystem
 from tests.posix.clock import wait_for
 from tests.posix.users import NOBODY, SOMEBODY, User
 from tests.server.running import RunningServer
@@ -86,16 +86,14 @@ def test_ctime_is_the_kernels_until_the_next_mount(mount: MountedFilesystem, buc
     assert abs(found.st_ctime_ns - told.st_ctime_ns) < 10**9
 
 
-def test_what_another_client_changes_has_a_new_inode(
-    server: RunningServer, mount: MountedFilesystem, bucket: Path, tmp_path: Path
-) -> None:
+def test_what_another_client_changes_has_a_new_inode(bucket: Path, elsewhere: Path) -> None:
     """The kernel would keep the size and times of the one that it knows."""
     path, link = bucket / "file", bucket / "link"
     path.write_bytes(b"short")
     os.link(path, link)
     before = path.stat()
-    with mounted(server.url, tmp_path) as other, path.open("rb") as held:
-        there = other.path / bucket.name / "file"
+    with path.open("rb") as held:
+        there = elsewhere / "file"
         there.write_bytes(b"not so short")
         wait_for(lambda: path.stat().st_size == 12, 5)
         assert (path.read_bytes(), link.read_bytes(), held.read()) == (
@@ -108,18 +106,17 @@ def test_what_another_client_changes_has_a_new_inode(
 
 
 def test_a_writer_whose_file_another_client_changed_closes_last_and_wins(
-    server: RunningServer, mount: MountedFilesystem, bucket: Path, tmp_path: Path
+    bucket: Path, elsewhere: Path
 ) -> None:
     """Also while all that it wrote is the kernel's alone."""
     path = bucket / "file"
     path.write_bytes(b"0" * 10)
-    with mounted(server.url, tmp_path) as other:
-        there = other.path / bucket.name / "file"
-        with path.open("r+b", buffering=0) as file:
-            file.write(b"ours")
-            there.write_bytes(b"theirs")
-            wait_for(lambda: path.stat().st_size == 6, 5)
-        assert there.read_bytes() == path.read_bytes() == b"ours000000"
+    there = elsewhere / "file"
+    with path.open("r+b", buffering=0) as file:
+        file.write(b"ours")
+        there.write_bytes(b"theirs")
+        wait_for(lambda: path.stat().st_size == 6, 5)
+    assert there.read_bytes() == path.read_bytes() == b"ours000000"
 
 
 def test_a_rename_sends_no_times(server: RunningServer, bucket: Path) -> None:

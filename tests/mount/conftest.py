@@ -42,6 +42,13 @@ def bucket(mount: MountedFilesystem, request: pytest.FixtureRequest) -> Path:
     return path
 
 
+@pytest.fixture
+def elsewhere(server: RunningServer, bucket: Path, tmp_path: Path) -> Iterator[Path]:
+    """`bucket` as another client has it: in a mount of its own."""
+    with mounted(server.url, tmp_path, name="elsewhere") as other:
+        yield other.path / bucket.name
+
+
 @pytest.fixture(scope="module")
 def ground(request: pytest.FixtureRequest) -> Path:
     """Where the module's tests make their directories."""

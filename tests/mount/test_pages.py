@@ -11,9 +11,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.mount.mounting import MountedFilesystem, mounted
-from tests.server.running import RunningServer
-
 MIB = 1 << 20
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -48,45 +45,37 @@ def test_what_was_written_is_not_read_again(bucket: Path) -> None:
     assert path.read_bytes() == b"changed" + data[7:]
 
 
-def test_what_another_client_wrote_is(
-    server: RunningServer, mount: MountedFilesystem, bucket: Path, tmp_path: Path
-) -> None:
+def test_what_another_client_wrote_is(bucket: Path, elsewhere: Path) -> None:
     """Of the same length, so that only its version tells; and longer within the last page."""
     path = bucket / "file"
     path.write_bytes(b"a" * 10_000)
-    with mounted(server.url, tmp_path) as other:
-        there = other.path / bucket.name / "file"
-        for content in (b"b" * 10_000, b"c" * 10_010, b"d" * 4096, b"e" * 10_000):
-            there.write_bytes(content)
-            assert path.read_bytes() == content
-            assert path.read_bytes() == content
+    there = elsewhere / "file"
+    for content in (b"b" * 10_000, b"c" * 10_010, b"d" * 4096, b"e" * 10_000):
+        there.write_bytes(content)
+        assert path.read_bytes() == content
+        assert path.read_bytes() == content
 
 
-def test_a_new_length_is_a_new_inode(
-    server: RunningServer, mount: MountedFilesystem, bucket: Path, tmp_path: Path
-) -> None:
+def test_a_new_length_is_a_new_inode(bucket: Path, elsewhere: Path) -> None:
     """Else what the kernel was told before, and hears late, would cut the new content."""
     path = bucket / "file"
     path.write_bytes(b"a" * 4096)
-    with mounted(server.url, tmp_path) as other:
-        there = other.path / bucket.name / "file"
-        for content, stays in ((b"b" * 4096, True), (b"c" * 64, False), (b"d" * 4032, False)):
-            known = os.open(path, os.O_PATH)  # so that its number stays in use
-            there.write_bytes(content)
-            assert path.read_bytes() == content
-            assert (path.stat().st_ino == os.stat(f"/proc/self/fd/{known}").st_ino) is stays
-            os.close(known)
+    there = elsewhere / "file"
+    for content, stays in ((b"b" * 4096, True), (b"c" * 64, False), (b"d" * 4032, False)):
+        known = os.open(path, os.O_PATH)  # so that its number stays in use
+        there.write_bytes(content)
+        assert path.read_bytes() == content
+        assert (path.stat().st_ino == os.stat(f"/proc/self/fd/{known}").st_ino) is stays
+        os.close(known)
 
 
-def test_lengths_that_change_within_a_page_are_never_mixed(
-    server: RunningServer, mount: MountedFilesystem, bucket: Path, tmp_path: Path
-) -> None:
+def test_lengths_that_change_within_a_page_are_never_mixed(bucket: Path, elsewhere: Path) -> None:
     """Readers that ask for the length, and such that do not, while another client writes."""
     path = bucket / "file"
     path.write_bytes(b"-" * 64)
     end = time.monotonic() + 5
-    with mounted(server.url, tmp_path) as other, ThreadPoolExecutor(6) as threads:
-        there = other.path / bucket.name / "file"
+    with ThreadPoolExecutor(6) as threads:
+        there = elsewhere / "file"
         asked = (_all_by_4_kib, _all_by_its_length)
         readers = [threads.submit(_odd, path, end, asked[n % 2]) for n in range(6)]
         number = 0

@@ -119,60 +119,68 @@ async def test_what_can_be_read_is_read_at_once_but_others_get_their_turn() -> N
         os.close(writer)
 
 
+class Stream:
+    """The kernel's requests by a clock of the test's own, which each look takes 5 us of."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now, self.comes = 0, 20_000
+        self.slept = self.others = 0
+        self.readable = Readable(lambda: None)
+        self.readable._poll = self  # type: ignore[assignment]
+        monkeypatch.setattr(turns, "perf_counter_ns", self._clock)
+        monkeypatch.setattr(trio.lowlevel, "checkpoint", self._checkpoint)
+        monkeypatch.setattr(trio.lowlevel, "wait_readable", self._sleep)
+
+    def _clock(self) -> int:
+        self.now += 5_000
+        return self.now
+
+    async def _checkpoint(self) -> None:
+        self.others += 1
+
+    async def _sleep(self, descriptor: int) -> None:
+        self.slept += 1
+        self.now = self.comes
+
+    def register(self, descriptor: int, events: int) -> None: ...
+
+    def poll(self, timeout: int) -> list[tuple[int, int]]:
+        return [(0, select.POLLIN)] if self.now >= self.comes else []
+
+    async def requests(self, count: int, after_ns: int = 20_000) -> None:
+        """So many, each this long after the one before is answered."""
+        for _ in range(count):
+            self.comes = self.now + after_ns
+            await self.readable.wait(0)
+
+
 async def test_a_stream_of_requests_is_awaited_without_sleep_until_it_ends(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The next request of a stream comes 20 us later each time; then none comes."""
-    reader, writer = os.pipe()
-    now, comes, slept, others = 0, 20_000, 0, 0
+    stream = Stream(monkeypatch)
+    await stream.requests(16)
+    assert (stream.slept, stream.others) == (16, 0)
+    await stream.requests(33)
+    assert (stream.slept, stream.others) == (16, 2)
+    await stream.requests(3, after_ns=1_000_000)  # it has ended: two are awaited in vain
+    begun = stream.now
+    await stream.requests(1, after_ns=1_000_000)
+    assert stream.slept == 20
+    assert stream.now - begun - 1_000_000 < 50_000
 
-    def clock() -> int:
-        nonlocal now
-        now += 5_000
-        return now
 
-    class Poll:
-        def register(self, descriptor: int, events: int) -> None: ...
-
-        def poll(self, timeout: int) -> list[tuple[int, int]]:
-            return [(reader, select.POLLIN)] if now >= comes else []
-
-    async def sleeps(descriptor: int) -> None:
-        nonlocal slept, now, comes
-        slept += 1
-        now = comes
-
-    async def others_have_their_turn() -> None:
-        nonlocal others
-        others += 1
-
-    monkeypatch.setattr(trio.lowlevel, "checkpoint", others_have_their_turn)
-    monkeypatch.setattr(turns, "perf_counter_ns", clock)
-    monkeypatch.setattr(select, "poll", Poll)
-    monkeypatch.setattr(trio.lowlevel, "wait_readable", sleeps)
-    try:
-        readable = Readable(lambda: None)
-        for _ in range(16):
-            await readable.wait(reader)
-            comes = now + 20_000
-        assert slept == 16
-        assert others == 0
-        for _ in range(33):
-            await readable.wait(reader)
-            comes = now + 20_000
-        assert slept == 16
-        assert others == 2
-        for _ in range(3):  # the stream has ended: the first two are awaited in vain
-            comes = now + 1_000_000
-            await readable.wait(reader)
-        before = now
-        comes = now + 1_000_000
-        await readable.wait(reader)
-        assert slept == 20
-        assert now - before - 1_000_000 < 50_000
-    finally:
-        os.close(reader)
-        os.close(writer)
+async def test_while_a_request_waits_for_the_server_nobody_spins(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stream = Stream(monkeypatch)
+    await stream.requests(20)
+    assert stream.slept == 16
+    monkeypatch.setattr(turns.turn, "away", 1)
+    await stream.requests(20)
+    assert stream.slept == 36
+    monkeypatch.setattr(turns.turn, "away", 0)
+    await stream.requests(10)
+    assert stream.slept == 36
 
 
 async def test_the_end_of_the_mount_is_told() -> None:
