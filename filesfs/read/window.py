@@ -7,8 +7,8 @@ A handle's reads are sorted into a few *runs*, each a region read more or less i
 kernel's readahead asks slightly out of order, and several threads may read one handle in several
 places, so a read joins a run when it comes near its head or its tail; anything else begins a run of
 its own. Only a run that moved forward and is dense earns a growing window; a random read fetches
-its grains and nothing more, unless the file fits into the cache and so many came to the same region
-that they have cost what its blocks would.
+its grains and nothing more, unless the file fits into the cache and so many came that they have
+cost what the blocks of a region would.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ ENOUGH = LARGEST
 AHEAD = ENOUGH + LARGEST
 
 # Reads at random in a file that the cache can hold: each costs a request, which is as long on its
-# way as a quarter of PIECE takes. So many are paid for in a REGION before it is fetched, the PIECE
-# that is read in first and the others ahead.
+# way as a quarter of PIECE takes. So many are paid for in an AREA; then the REGION of each next one
+# is fetched, the PIECE that is read in first and the others ahead.
+AREA = 64 * MIB
 REGION = 16 * MIB
 PIECE = 4 * MIB
 RENTED = 4
@@ -111,7 +112,8 @@ class ReadWindow:
     fits: bool = False
     _runs: list[_Run] = field(default_factory=list)  # the one read last comes first
     _apart: bool = False  # the read seen last began a run
-    _random: dict[int, int] = field(default_factory=dict)  # such reads by region, since it came
+    _rented: dict[int, int] = field(default_factory=dict)  # reads at random by area
+    _random: dict[int, int] = field(default_factory=dict)  # by region, since it was fetched
     _price: dict[int, int] = field(default_factory=dict)  # by region that was fetched before
     _bought: list[Range] = field(default_factory=list)  # to be fetched ahead
 
@@ -143,7 +145,7 @@ class ReadWindow:
             high = max(high, min(low + run.step, _floor(low, BLOCK) + BLOCK))
         elif start == 0:
             high = max(high, self.size if self.size <= WHOLE else FIRST)
-        elif self._apart and self.fits and self._has_paid(low // REGION):
+        elif self.fits and self._has_paid(low // REGION):
             self._bought = self._pieces(low // REGION)
             low = _floor(low, PIECE)
             high = max(high, low + PIECE)
@@ -153,9 +155,12 @@ class ReadWindow:
         return Range(low, high)
 
     def _has_paid(self, region: int) -> bool:
-        reads, price = self._random.get(region, 0), self._price.get(region, RENTED)
+        again = self._price.get(region)
+        where, paid = (self._random, region) if again else (self._rented, region * REGION // AREA)
+        price = again or RENTED
+        reads = where.get(paid, 0)
         if reads < price:
-            self._random[region] = reads + 1
+            where[paid] = reads + self._apart
             return False
         self._random[region], self._price[region] = 0, price * DEARER
         return True

@@ -96,8 +96,20 @@ def test_many_random_reads_of_a_file_that_fits_fetch_its_regions() -> None:
     for _ in range(300):
         _read(window, rng.randrange(60 * MIB // 4096) * 4096, 4 * KIB, fetched)
     rented = [part for part in fetched if part.length < PIECE]
-    assert len(rented) <= 1.5 * RENTED * 4
+    assert len(rented) == RENTED
     assert sum(part.length for part in set(fetched) - set(rented)) == 60 * MIB
+
+
+def test_reads_near_others_do_not_pay_but_have_what_was_paid_for() -> None:
+    window = ReadWindow(60 * MIB, fits=True)
+    fetched: list[Range] = []
+    for offset in range(17 * MIB, 18 * MIB, 128 * KIB):
+        _read(window, offset, 4 * KIB, fetched)
+    assert {part.length for part in fetched} == {GRAIN}
+    for offset in (25 * MIB, 1 * MIB, 40 * MIB):
+        _read(window, offset, 4 * KIB, fetched)
+    _read(window, 18 * MIB, 4 * KIB, fetched)
+    assert Range(16 * MIB, 20 * MIB) in fetched
 
 
 def test_a_region_that_does_not_stay_in_the_cache_is_seldom_fetched_again() -> None:
