@@ -127,6 +127,13 @@ class AttributeChange(msgspec.Struct, frozen=True, gc=False):
             later.mime_type if later.mime_type is not None else self.mime_type,
         )
 
+    def written(self, mode: int | None, now: int) -> AttributeChange:
+        """This change followed by a write, which happens for each block of a file."""
+        mode = self.mode if mode is None else mode
+        return AttributeChange(
+            *(mode, self.uid, self.gid, now, self.accessed_ns, self.xattrs, self.mime_type)
+        )
+
 
 NO_CHANGE = AttributeChange()
 

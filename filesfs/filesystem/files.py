@@ -13,7 +13,7 @@ import os
 from contextlib import suppress
 from typing import NoReturn
 
-from filesfs.domain import AttributeChange, Attributes, Entry, Handle, Kind, Location
+from filesfs.domain import Attributes, Entry, Handle, Kind, Location
 from filesfs.errors import (
     FileSystemError,
     NotFound,
@@ -173,14 +173,15 @@ class Files:
         written = buffer.write(start, data)
         self._stamp_write(node, handle.opener)
         if node.names and not self._core.rules.writeback:  # else what goes up is the journal's
-            self._core.uploader.note_write(buffer, lambda: self.commits.target(node))
-            await self._core.uploader.room(buffer)
+            uploader = self._core.uploader
+            if uploader.note_write(buffer, lambda: self.commits.target(node)):
+                await uploader.room(buffer)
         return written
 
     def _stamp_write(self, node: Node, caller: Caller) -> None:
         now = self._core.now()
         mode = None if caller.uid == 0 else self._without_setid(node, caller)
-        node.pending = node.pending.then(AttributeChange(mode=mode, modified_ns=now))
+        node.pending = node.pending.written(mode, now)
         node.pending_ctime = now
 
     def _without_setid(self, node: Node, caller: Caller) -> int | None:

@@ -171,9 +171,11 @@ class Readable:
             self._in_a_row = 0
             await trio.lowlevel.wait_readable(descriptor)
             events = self._poll.poll(0)
-        soon = perf_counter_ns() - began < _SOON_NS
-        self._soon = min(self._soon + 1, _STREAM + _LAG) if soon else max(self._soon - _LAG, 0)
-        if any(event & select.POLLERR for _, event in events):
+        if perf_counter_ns() - began >= _SOON_NS:
+            self._soon = max(self._soon - _LAG, 0)
+        elif self._soon < _STREAM + _LAG:
+            self._soon += 1
+        if events and events[0][1] & select.POLLERR:
             self._ended()
 
     def _spin(self, until: int) -> list[tuple[int, int]]:

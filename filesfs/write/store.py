@@ -15,6 +15,10 @@ from filesfs.write.spool import SpoolFile, SpoolFolder
 # bytes, and a far seek costs no gap. 64 KiB keeps the number of pages small.
 PAGE = 64 << 10
 
+# What is written in pieces of at least this much, one behind the other, is gathered without a copy
+# until the page is whole; of smaller ones each would weigh more as an object than as bytes.
+_GATHERED = 512
+
 Piece = bytes | memoryview
 
 
@@ -28,15 +32,51 @@ class _Pages:
     def __init__(self) -> None:
         self._pages: dict[int, bytearray | memoryview] = {}
         self.held = 0  # bytes in all pages together
+        # The page that is being written piece by piece from its start: not in _pages until it is
+        # whole, or is asked for. The pieces go up to _end; _left more bytes are the page's.
+        self._pieces: list[bytes] = []
+        self._end = self._left = 0
 
     def __contains__(self, number: int) -> bool:
+        self._gather()
         return number in self._pages
 
     def __iter__(self) -> Iterator[int]:
+        self._gather()
         return iter(sorted(self._pages))
+
+    def append(self, offset: int, data: bytes) -> bool:
+        """Take `data` if it begins a page that is not there, or goes on where the last such piece
+        ended, in the same page: a program that writes block after block. Else False.
+        """
+        length = len(data)
+        if offset != self._end or not self._pieces:
+            number, start = divmod(offset, PAGE)
+            if start or not _GATHERED <= length < PAGE or number in self:
+                return False
+            self._end, self._left = offset, PAGE
+        elif not _GATHERED <= length <= self._left:
+            return False
+        self._pieces.append(data)
+        self._end += length
+        self._left -= length
+        self.held += length
+        if not self._left:
+            self._gather()
+        return True
+
+    def _gather(self) -> None:
+        """The page of _pieces is one like the others."""
+        if self._pieces:
+            number = (self._end - 1) // PAGE
+            whole = not self._left
+            joined = b"".join(self._pieces)
+            self._pages[number] = memoryview(joined) if whole else bytearray(joined)
+            self._pieces.clear()
 
     def write(self, number: int, start: int, piece: memoryview) -> None:
         """Put `piece`, which fits in the page, at `start` of it."""
+        self._gather()
         page = self._pages.get(number)
         length = 0 if page is None else len(page)
         if len(piece) == PAGE and isinstance(piece.obj, bytes):
@@ -52,6 +92,7 @@ class _Pages:
 
     def view(self, number: int, start: int, length: int) -> Iterator[Piece]:
         """`length` bytes of a page that is there, zeros behind its end."""
+        self._gather()
         page = self._pages[number]
         if len(page) == PAGE:
             yield memoryview(page)[start : start + length]
@@ -62,6 +103,7 @@ class _Pages:
             yield bytes(length - len(held))
 
     def truncate(self, size: int) -> None:
+        self._gather()
         number, start = divmod(size, PAGE)
         for gone in [page for page in self._pages if page > number]:
             self.held -= len(self._pages.pop(gone))
@@ -98,7 +140,11 @@ class ByteStore:
     def write(self, offset: int, data: bytes, dirty: Iterable[tuple[int, int]]) -> None:
         """Keep `data`. OSError when the spool is full; every byte of `dirty` is then as it was."""
         file, before = self._file, self._pages.held
-        if file is None and not self._room(len(data)):
+        room = file is None and self._room(len(data))
+        if room and self._pages.append(offset, data):
+            self._folder.in_memory += len(data)
+            return
+        if file is None and not room:
             file = self._folder.create()
         elif file is not None:
             file = self._file = self._writable(file, offset, offset + len(data), dirty)

@@ -179,19 +179,22 @@ class Uploader:
             raise
 
     # -- streams ----------------------------------------------------------------------------------
-    def note_write(self, buffer: WriteBuffer, target: Callable[[], Target]) -> None:
+    def note_write(self, buffer: WriteBuffer, target: Callable[[], Target]) -> bool:
         """After each write: begin, feed or give up the stream of a file that is written from its
-        start.
+        start. Whether the writer is so far ahead of it that `room` would have him wait.
         """
         stream = self._streams.get(buffer)
         if stream is None:
-            if buffer.run >= self._part_bytes and self._may_begin(buffer):
+            enough = buffer.size >= self._part_bytes and buffer.run >= self._part_bytes
+            if enough and self._may_begin(buffer):
                 self._begin(buffer, target())
-        elif buffer.intact:
+            return False
+        if buffer.intact:
             stream.wrote()
-        else:
-            stream.drop()
-            self._let_go(buffer)
+            return stream.is_behind
+        stream.drop()
+        self._let_go(buffer)
+        return False
 
     def _may_begin(self, buffer: WriteBuffer) -> bool:
         return (

@@ -14,6 +14,7 @@ PLACES = st.integers(0, 4 * PAGE) | st.integers(0, 4).map(lambda page: page * PA
 LENGTHS = st.sampled_from([1, 4096, PAGE - 1, PAGE, PAGE + 1, 2 * PAGE, 3 * PAGE + 5])
 STEPS = st.lists(
     st.tuples(st.just("write"), PLACES, LENGTHS)
+    | st.tuples(st.just("blocks"), PLACES, st.sampled_from([100, 512, 4096, 5000]))
     | st.tuples(st.just("truncate"), PLACES, st.just(0))
     | st.tuples(st.just("spill"), st.just(0), st.just(0)),
     max_size=12,
@@ -28,12 +29,13 @@ def test_what_was_written_last_is_read(steps: list[tuple[str, int, int]], limit:
         folder = SpoolFolder(Path(name))
         store = ByteStore(folder, limit)
         for number, (what, at, length) in enumerate(steps, start=1):
-            if what == "write":
-                data = bytes([number]) * length
-                store.write(at, data, dirty)
-                model.extend(bytes(max(0, at + length - len(model))))
-                model[at : at + length] = data
-                dirty.add(at, at + length)
+            if what in ("write", "blocks"):
+                for start in range(at, at + (PAGE if what == "blocks" else 1), length):
+                    data = bytes([number]) * length
+                    store.write(start, data, dirty)
+                    model.extend(bytes(max(0, start + length - len(model))))
+                    model[start : start + length] = data
+                    dirty.add(start, start + length)
             elif what == "truncate":
                 store.truncate(at)
                 del model[at:]
@@ -53,6 +55,22 @@ def test_a_page_written_whole_is_not_copied(tmp_path: Path) -> None:
     data = bytes(4 * PAGE)
     store.write(0, data, ())
     assert all(isinstance(p, memoryview) and p.obj is data for p in store.pieces(0, 4 * PAGE))
+
+
+def test_blocks_are_a_page_once_it_is_whole_and_count_before(tmp_path: Path) -> None:
+    folder = SpoolFolder(tmp_path)
+    store = ByteStore(folder, 8 * PAGE)
+    blocks = [bytes([number]) * 4096 for number in range(2 * PAGE // 4096)]
+    for number, block in enumerate(blocks[:-1]):
+        store.write(number * 4096, block, ())
+        assert folder.in_memory == (number + 1) * 4096
+    first, *rest = store.pieces(0, 2 * PAGE - 4096)
+    assert isinstance(first, memoryview)  # whole, so it stands as it is
+    assert b"".join([first, *rest]) == b"".join(blocks[:-1])
+    store.write(2 * PAGE - 4096, blocks[-1], ())  # goes on where pieces were asked for
+    assert store.read(0, 2 * PAGE) == b"".join(blocks)
+    store.release()
+    assert folder.in_memory == 0
 
 
 def test_what_was_handed_out_stands_while_the_page_is_cut_and_grows(tmp_path: Path) -> None:
