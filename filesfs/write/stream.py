@@ -127,7 +127,8 @@ class Stream:
                     await self._push(session)
 
     async def _push(self, session: UploadSession) -> None:
-        length = min(self._ahead, self._part_bytes)
+        # Whole pieces: the page that is just being written would have to be copied.
+        length = min(self._ahead, self._part_bytes) // self._wanted * self._wanted
         pieces = self._buffer.take(self._sent, length)
         self._crc = await session.push(pieces, self._crc)
         self._sent += length
@@ -186,13 +187,15 @@ class Stream:
 
     def wrote(self) -> None:
         """More bytes are there; wakes the feeder once they are enough."""
-        if self._ahead >= self._wanted:
+        if self._news is not None and self._ahead >= self._wanted:
             self.tell()
 
     @property
     def is_behind(self) -> bool:
         """The writer is far ahead of a stream that is alive."""
-        return self._ahead > PARTS_AHEAD * self._part_bytes and not self._idle.is_set()
+        most = PARTS_AHEAD * self._part_bytes
+        written = self._buffer.size - self._sent  # at least what is ahead, and at hand
+        return written > most and self._ahead > most and not self._idle.is_set()
 
     async def room(self) -> None:
         """Wait a while if it is behind."""
