@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 from files_server.catalog import schema
 from files_server.catalog.disk import Place, has_room, is_full, log_pages, translated
+from files_server.catalog.log import Log
 from files_server.catalog.savepoints import Spoilt, in_savepoint, plainly, roll_back
 from files_server.errors import ApiError
 from files_server.meters import meters
@@ -116,6 +117,7 @@ class Writer:
         self._connection = connect(path)
         self._place = Place(path)
         self._log_pages = log_pages(path.parent)
+        self._log = Log(path, self._log_pages)
         self._most_at_once = min(_AT_ONCE, self._log_pages // 31)
         self._committed = committed
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
@@ -226,15 +228,18 @@ class Writer:
             if jobs:
                 if self._at_once:
                     self._back_from_loop()
+                self._log.before_commit()
                 batch = self._commit(jobs)
                 if batch.full:
                     batch = self._one_by_one(jobs)
                 with suppress(RuntimeError):  # the loop is gone: nobody waits any more
                     self._loop.call_soon_threadsafe(self._take_back, batch)
+                self._log.after_commit()
         with suppress(sqlite3.Error):  # then the next start does it
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._connection.close()
         self._place.close()
+        self._log.close()
 
     def _take(self) -> tuple[list[_Job], bool]:
         """What waits; under load also what is about to come, since it shares the sync."""
@@ -344,9 +349,8 @@ class Writer:
 def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     """A connection to the catalog. Durable at commit: the log is synced each time."""
     connection = sqlite3.connect(
-        path, isolation_level=None, check_same_thread=False, cached_statements=512,
-        timeout=_BUSY_SECONDS,
-    )  # fmt: skip
+        path, _BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=512
+    )
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute(f"PRAGMA wal_autocheckpoint={log_pages(path.parent)}")
