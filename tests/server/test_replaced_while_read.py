@@ -1,39 +1,34 @@
-"""A file that is replaced just as it is read is there all the same."""
+"""A file that is replaced just as it is read is there all the same, with either content."""
 
 from __future__ import annotations
 
 import asyncio
 from pathlib import Path
 
-import pytest
-
 from files_server.app import RawPaths, create_app
-from files_server.catalog.store import Catalog, Version
 from files_server.settings import Settings
 from tests.security import asgi
 
 
-def test_a_version_that_goes_while_it_is_looked_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With `superseded_seconds = 0` the replaced version is gone at once."""
-    looks = 0
-    version = Catalog.version
-
-    def overtaken(self: Catalog, version_id: int) -> Version | None:
-        nonlocal looks
-        looks += 1
-        return None if looks == 1 else version(self, version_id)
+def test_name_entry_and_content_are_of_one_moment(tmp_path: Path) -> None:
+    """With `superseded_seconds = 0` a replaced version is gone at once: so it is one statement that
+    looks for all of it.
+    """
+    statements: list[str] = []
 
     async def run() -> asgi.Answer:
         app = create_app(Settings(data_dir=tmp_path / "data", superseded_seconds=0))
         async with app.router.lifespan_context(app):
             served = RawPaths(app)
-            put = asgi.scope("PUT", "/v1/files/b/k?alt=media", {"Content-Length": "3"})
+            put = asgi.scope("PUT", "/v1/files/b/d/k?alt=media", {"Content-Length": "3"})
             assert (await asgi.answer_to(served, put, [b"new"])).status == 200
-            get = asgi.scope("GET", "/v1/files/b/k?alt=media")
-            return await asgi.answer_to(served, get, [b""])
+            connection = app.state.services.catalog.at_hand
+            connection.set_trace_callback(statements.append)
+            get = asgi.scope("GET", "/v1/files/b/d/k?alt=media&view=full")
+            answer = await asgi.answer_to(served, get, [b""])
+            connection.set_trace_callback(None)
+            return answer
 
-    monkeypatch.setattr(Catalog, "version", overtaken)
     answer = asyncio.run(run())
     assert (answer.status, answer.body) == (200, b"new")
+    assert len(statements) == 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from files_server.catalog.schema import DIRECTORY
 
@@ -18,6 +18,7 @@ COLUMNS = (
     " r.nlink, r.version_id"
 )
 BY_ID = f"SELECT {COLUMNS} FROM nodes n JOIN resources r ON r.id = n.resource_id WHERE n.id = ?"
+Row = tuple[Any, ...]
 _DEPTH = 40  # SQLite joins at most 64 tables
 
 
@@ -50,6 +51,16 @@ class Node(NamedTuple):
         return self.kind == DIRECTORY
 
 
+class Joined(NamedTuple):
+    """What is asked for beside a node, of tables that are joined to its resource `r`."""
+
+    columns: str
+    tables: str
+
+
+_NOTHING = Joined("", "")
+
+
 class Place(NamedTuple):
     """Where a key is or would be: the directory, or bucket, that holds it, and what is there."""
 
@@ -76,9 +87,10 @@ def _placing(depth: int) -> str:
     )
 
 
-@lru_cache(_DEPTH * 2 + 2)
-def _lookup(depth: int, full: bool) -> str:
-    """SELECT the node `depth` names below a parent; CROSS JOIN keeps SQLite to our order."""
+@lru_cache(_DEPTH * 4)
+def _lookup(depth: int, full: bool, more: Joined = _NOTHING) -> str:
+    """SELECT the node `depth` names below a parent; CROSS JOIN keeps SQLite to our order. `full`:
+    with its resource, and what is joined to that."""
     last = f"n{depth - 1}" if not full else "n"
     aliases = [f"n{i}" for i in range(depth - 1)] + [last]
     where = [f"{aliases[0]}.parent_id = ?"]
@@ -91,7 +103,7 @@ def _lookup(depth: int, full: bool) -> str:
     tables = " CROSS JOIN ".join(f"nodes {alias}" for alias in aliases)
     if full:
         return (
-            f"SELECT {COLUMNS} FROM {tables} CROSS JOIN resources r"
+            f"SELECT {COLUMNS}{more.columns} FROM {tables} CROSS JOIN resources r{more.tables}"
             f" WHERE {' AND '.join(where)} AND r.id = n.resource_id"
         )
     return f"SELECT {last}.id FROM {tables} WHERE {' AND '.join(where)}"
@@ -158,6 +170,14 @@ def find(connection: sqlite3.Connection, bucket: str, key: str = "") -> Node | N
     """What is at this key: for "a" a file or the directory "a/", for "a/" the directory alone."""
     if not key:
         return child(connection, 0, bucket)
+    row = find_with(connection, bucket, key)
+    return Node._make(row) if row else None
+
+
+def find_with(
+    connection: sqlite3.Connection, bucket: str, key: str, more: Joined = _NOTHING
+) -> Row | None:
+    """The same as a row, behind whose fields come those of `more`."""
     directory, name = split_key(key)
     names = sort_names(bucket, directory)
     parent = 0
@@ -168,8 +188,8 @@ def find(connection: sqlite3.Connection, bucket: str, key: str = "") -> Node | N
         parent, names = deep, []
     other = name if name.endswith("/") else name + "/"
     values = (parent, *names, name, other)
-    row = connection.execute(_lookup(len(names) + 1, True), values).fetchone()
-    return Node._make(row) if row else None
+    row: Row | None = connection.execute(_lookup(len(names) + 1, True, more), values).fetchone()
+    return row
 
 
 def child(connection: sqlite3.Connection, parent: int, name: str) -> Node | None:

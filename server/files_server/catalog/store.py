@@ -16,6 +16,7 @@ from typing import Protocol
 
 from files_server.catalog import database, keeping, nodes, shrinking
 from files_server.catalog.database import Committed, Mutation, T, Transaction, Writer
+from files_server.catalog.nodes import Node
 from files_server.catalog.reserve import Reserve
 from files_server.errors import ApiError, shown
 
@@ -37,9 +38,15 @@ class Version:
     blob: str | None
     crc32c: bytes
     blocks: bytes | None
+    data: bytes | None = None  # of one that is kept in the catalog, where it was asked for, too
 
 
 _VERSION = "id, etag, bucket, size, mime_type, modified_ns, blob, crc32c, blocks"
+_CURRENT = nodes.Joined(
+    "".join(f", v.{column}" for column in _VERSION.split(", ")) + ", c.data",
+    " LEFT JOIN versions v ON v.id = r.version_id LEFT JOIN contents c ON c.version_id = v.id",
+)
+_NODE_FIELDS = len(Node._fields)
 
 
 class Removals(Protocol):
@@ -145,6 +152,14 @@ class Catalog:
             yield connection
         finally:
             connection.close()
+
+    def current(self, bucket: str, key: str) -> tuple[Node, Version | None] | None:
+        """What is at a key, and its content, of one moment; None where nothing is."""
+        row = nodes.find_with(self.at_hand, bucket, key, _CURRENT)
+        if row is None:
+            return None
+        found = row[_NODE_FIELDS:]
+        return Node._make(row[:_NODE_FIELDS]), None if found[0] is None else Version(*found)
 
     def version(self, version_id: int) -> Version | None:
         """A version by id; None when it went in the meantime."""

@@ -31,7 +31,6 @@ from filesfs.wire import (
 
 router = APIRouter()
 _PATH = "/v1/files/{bucket}/{key:path}"
-_LOOKS = 10  # at a file that is replaced time and again while it is looked at
 _MOST_LISTED = 1_000  # entries that come with their directory: a millisecond on the event loop
 _ENTRY_HEADER = 4096  # bytes; larger ones (xattrs) are asked for on their own
 
@@ -218,16 +217,13 @@ async def _content(request: Request, target: Target) -> Response:
 
 
 def _current(request: Request, target: Target) -> tuple[Node, Version | None]:
-    """The file and its content, of one moment: a version that is replaced may go at once."""
-    catalog = asking.services_of(request).catalog
-    for _ in range(_LOOKS):
-        node = _found(request, target)
-        if node.is_directory:
-            raise not_found(target.bucket, target.key)
-        version = catalog.version(node.version_id) if node.version_id is not None else None
-        if version and version.etag == node.etag:
-            return node, version
-    return node, None
+    """The file and its content."""
+    found = asking.services_of(request).catalog.current(target.bucket, target.key)
+    if found is None:
+        raise _nothing_at(request, target)
+    if found[0].is_directory:
+        raise not_found(target.bucket, target.key)
+    return found
 
 
 def _register(request: Request, target: Target) -> Response:
@@ -273,12 +269,18 @@ def _destination(request: Request) -> tuple[str, str]:
 
 
 def _found(request: Request, target: Target) -> Node:
-    reader = asking.services_of(request).catalog.at_hand
-    node = nodes.find(reader, target.bucket, target.key)
+    node = nodes.find(asking.services_of(request).catalog.at_hand, target.bucket, target.key)
     if node is None:
-        missing = nodes.find_id(reader, [target.bucket]) is None
-        raise not_found(target.bucket) if missing else not_found(target.bucket, target.key)
+        raise _nothing_at(request, target)
     return node
+
+
+def _nothing_at(request: Request, target: Target) -> ApiError:
+    """404: the file or even its bucket is not there."""
+    reader = asking.services_of(request).catalog.at_hand
+    if nodes.find_id(reader, [target.bucket]) is None:
+        return not_found(target.bucket)
+    return not_found(target.bucket, target.key)
 
 
 def _mime_type(request: Request) -> str:
