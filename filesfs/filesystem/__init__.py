@@ -93,6 +93,21 @@ class Filesystem:
     def releasedir(self, number: Handle) -> None:
         self.directories.pop(number)
 
+    # -- names ------------------------------------------------------------------------------------
+    async def look_up(self, parent: Node, name: bytes, thread: int) -> Node | None:
+        """The node under this name, None if there is none."""
+        second, directories = self.files.second_tries, self.core.directories
+        if not second:
+            return await self.tree.child(parent, name)
+        if directories.asked(parent, name) < second.needs(thread, (parent.inode, name)):
+            directories.doubt(parent, name)
+        node = await self.tree.child(parent, name)
+        if node is not None:
+            second.found(node, (parent.inode, name), directories.asked(parent, name))
+        else:
+            second.end(thread)
+        return node
+
     # -- the rest ---------------------------------------------------------------------------------
     async def usage(self) -> Usage:
         """Bytes and files, at most a second old."""

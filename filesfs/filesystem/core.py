@@ -30,14 +30,15 @@ __all__ = ["Caller", "Core", "Kernel", "NamespaceLock", "Rules", "Stat", "versio
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks: numeric ids, the umask for what is created, and how to learn the other groups,
-    which is only done where they count.
+    """Who asks: numeric ids, the umask for what is created, how to learn the other groups, which is
+    only done where they count, and the thread's number, 0 for none.
     """
 
     uid: int = 0
     gid: int = 0
     umask: int = 0
     groups: Callable[[], Container[int]] = field(default=tuple, compare=False)
+    thread: int = 0
 
     def is_in(self, gid: int) -> bool:
         """Whether this is root or a member of the group."""

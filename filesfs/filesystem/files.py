@@ -11,7 +11,7 @@ import errno
 import logging
 import os
 from contextlib import suppress
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from filesfs.domain import Attributes, Entry, Handle, Kind, Location
 from filesfs.errors import (
@@ -21,8 +21,10 @@ from filesfs.errors import (
 from filesfs.filesystem.commits import Commits
 from filesfs.filesystem.content import unsent
 from filesfs.filesystem.core import Caller, Core, version_of
+from filesfs.filesystem.second import SecondTries
 from filesfs.filesystem.tree import Tree
 from filesfs.read.stream import ReadStream
+from filesfs.state.directories import Stamp
 from filesfs.state.handles import FileHandle, HandleTable
 from filesfs.state.inodes import Node
 
@@ -34,12 +36,21 @@ _TRIES = 5  # to find a file that renames here move all the time
 SMALL = 128 << 10  # a file up to this size comes whole with the request that open() makes anyway
 
 
+class _News(NamedTuple):
+    """Of a name in a directory, and when it was asked for."""
+
+    parent: Node
+    name: bytes
+    stamp: Stamp
+
+
 class Files:
     def __init__(self, core: Core, tree: Tree) -> None:
         self._core = core
         self._tree = tree
         self.handles: HandleTable[FileHandle] = HandleTable()
         self.commits = Commits(core, tree)
+        self.second_tries = SecondTries()
 
     # -- open -------------------------------------------------------------------------------------
     async def open(self, node: Node, flags: int, caller: Caller) -> tuple[Handle, bool]:
@@ -47,15 +58,35 @@ class Files:
         writable = flags & os.O_ACCMODE != os.O_RDONLY or bool(flags & os.O_TRUNC)
         if writable and self._tree.read_only(node):
             raise FileSystemError(errno.EROFS, "read-only")
-        self._refuse_given_up(node)
-        if node.kind is Kind.FILE and not unsent(node):
-            await self.commits.backlog.clear(node)
-            await self._revalidate(node, readable=not flags & os.O_TRUNC)
+        await self._ready(node, caller, readable=not flags & os.O_TRUNC)
         keep = self._pages_are_right(node)
         handle = self.attach(node, flags, caller)
         if flags & os.O_TRUNC:
             self._truncate(node, 0, caller)
         return handle, keep
+
+    async def _ready(self, node: Node, caller: Caller, *, readable: bool) -> None:
+        """Wait until the node is what its name leads to now. ESTALE if that is another one."""
+        asked = bool(self.second_tries) and self.is_asked(node, caller.thread)
+        self.second_tries.end(caller.thread)
+        name = node.names[0] if node.names else None
+        began = self._core.directories.now()
+        try:
+            if not asked:
+                self._refuse_given_up(node)
+            if node.kind is Kind.FILE and not unsent(node):
+                await self.commits.backlog.clear(node)
+                if not asked:
+                    await self._revalidate(node, readable=readable)
+        except FileSystemError as error:
+            if error.code == errno.ESTALE and name is not None:
+                self.second_tries.begin(caller.thread, (name[0].inode, name[1]), began)
+            raise
+
+    def is_asked(self, node: Node, thread: int) -> bool:
+        """Whether the node is what the server had while the thread's running open() asked."""
+        now = self._core.directories.now()
+        return node.entry is not None and self.second_tries.is_asked(thread, node, now)
 
     def attach(self, node: Node, flags: int, caller: Caller) -> Handle:
         """A handle on a node whose state is known to be right."""
@@ -81,8 +112,7 @@ class Files:
         along.
         """
         assert node.entry is not None
-        stamp = self._core.directories.stamp(node)
-        entry = await self._present(node, readable)
+        entry, news = await self._undisturbed(node, readable)
         if unsent(node):
             return  # written through another handle while we asked
         if version_of(entry) != version_of(node.entry):
@@ -94,8 +124,23 @@ class Files:
             # The event may still be on its way: what stat shows is to be of the new content.
             self._core.kernel.forget_attributes(node.inode)
         self._core.inodes.set_entry(node, entry)
-        if node.names:
-            self._core.directories.keep_entry(*node.names[0], entry, stamp)
+        if news is not None and (news.parent, news.name) in node.names:
+            self._core.directories.keep_entry(news.parent, news.name, entry, news.stamp)
+
+    async def _undisturbed(self, node: Node, readable: bool) -> tuple[Entry, _News | None]:
+        """What the server has under the node's name, and what that tells of the name: nothing if
+        others' changes are heard of each time it is asked, as the answer may be older.
+        """
+        directories = self._core.directories
+        for _ in range(_TRIES):
+            place, stamp = node.names[0] if node.names else None, directories.stamp(node)
+            before = directories.heard(*place) if place is not None else ()
+            entry = await self._present(node, readable)
+            if place is None or unsent(node):
+                break
+            if directories.heard(*place) == before:
+                return entry, _News(*place, stamp)
+        return entry, None
 
     async def _present(self, node: Node, readable: bool) -> Entry:
         """What the server has under the node's name; ESTALE if that is another resource. If a

@@ -210,7 +210,7 @@ class Tree:
         entry: Entry | None = None
         for _ in range(_TRIES):
             listing: Listing | None = None
-            before = (directory.events, directory.stamps.get(name), directory.entries.get(name))
+            before = self._core.directories.heard(parent, name)
             stamp = self._core.directories.stamp(parent)
             try:
                 if name in directory.entries:  # what is in it was wanted before, or is not
@@ -219,8 +219,7 @@ class Tree:
                     entry, listing = await self._core.backend.look_up(place)
             except NotFound:
                 entry = None
-            now = (directory.events, directory.stamps.get(name), directory.entries.get(name))
-            if now == before:
+            if self._core.directories.heard(parent, name) == before:
                 self._core.directories.keep_entry(parent, name, entry, stamp)
                 return entry, Ahead(listing, stamp) if listing is not None else None
         return entry, None

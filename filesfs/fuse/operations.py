@@ -28,7 +28,7 @@ from filesfs.state.inodes import Node
 
 
 def _caller(ctx: pyfuse3.RequestContext) -> Caller:
-    return Caller(ctx.uid, ctx.gid, ctx.umask, partial(_groups, ctx.pid))
+    return Caller(ctx.uid, ctx.gid, ctx.umask, partial(_groups, ctx.pid), ctx.pid)
 
 
 def _groups(pid: int) -> Container[int]:
@@ -75,7 +75,7 @@ class Operations(pyfuse3.Operations):
         if len(name) > 255:
             raise pyfuse3.FUSEError(errno.ENAMETOOLONG)
         parent = self._node(parent_inode)
-        node = await self._fs.tree.child(parent, name)
+        node = await self._fs.look_up(parent, name, ctx.pid)
         if node is not None:
             return await self._entered(node)
         if self._fs.core.directories.feed:
@@ -141,7 +141,8 @@ class Operations(pyfuse3.Operations):
     # -- attributes -------------------------------------------------------------------------------
     async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
         node = self._node(inode)
-        await self._fs.attributes.fresh(node)
+        if not (self._fs.files.second_tries and self._fs.files.is_asked(node, ctx.pid)):
+            await self._fs.attributes.fresh(node)
         return await self._attributes(node)
 
     async def setattr(

@@ -111,6 +111,23 @@ class DirectoryCache:
             return True
         return self._clock() - stamp.taken < self.ttl
 
+    def now(self) -> float:
+        """As in stamps."""
+        return self._clock()
+
+    def asked(self, node: Node, name: bytes) -> float:
+        """When the server was asked for what is known of this name."""
+        directory = self.of(node)
+        stamp = None if name in directory.doubts else directory.stamps.get(name, directory.listed)
+        return stamp.taken if stamp is not None else float("-inf")
+
+    def heard(self, node: Node, name: bytes) -> tuple[object, ...]:
+        """What is known of this name, and heard of its directory; another value after any news. An
+        answer that news overtook is not kept: it may be older.
+        """
+        directory = self.of(node)
+        return directory.events, directory.stamps.get(name), directory.entries.get(name)
+
     def overtaken(self, location: Location, cursor: str) -> bool:
         """Whether an event about this directory is newer than an answer with this cursor."""
         number = cursor_number(cursor)
@@ -218,9 +235,9 @@ class DirectoryCache:
             directory.entries.pop(name, None)
         else:
             directory.entries[name] = pack(entry)
-        directory.doubts.discard(name)
-        if not self.fresh(directory.listed):
+        if name in directory.doubts or not self.fresh(directory.listed):
             directory.stamps[name] = stamp
+        directory.doubts.discard(name)
 
     def mutate(self, node: Node, name: bytes, entry: Entry | None) -> None:
         """We changed this name on the server, and know the outcome. A doubt stays: the change that

@@ -1,0 +1,112 @@
+"""open() of a file that others change all the time: the kernel's second try after ESTALE."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from filesfs.domain import Entry, Handle, Location
+from filesfs.errors import FileSystemError
+from filesfs.filesystem import Caller
+from filesfs.state.inodes import Node
+from tests.fakes.memory_tree import MemoryTree
+from tests.unit.filesystem_rig import Rig, rig
+
+THREAD = Caller(thread=7)
+
+
+async def look_up(mine: Rig, name: bytes, thread: int = 7) -> Node:
+    node = await mine.fs.look_up(mine.bucket, name, thread)
+    assert node is not None
+    mine.fs.core.inodes.remember(node)
+    return node
+
+
+async def open_as(mine: Rig, node: Node, caller: Caller = THREAD) -> Handle:
+    return (await mine.fs.files.open(node, os.O_RDONLY, caller))[0]
+
+
+async def refused(mine: Rig, node: Node, caller: Caller = THREAD) -> None:
+    with pytest.raises(FileSystemError) as raised:
+        await open_as(mine, node, caller)
+    assert raised.value.code == errno.ESTALE
+
+
+@pytest.mark.trio
+async def test_a_second_try_opens_what_was_looked_up_for_it(tmp_path: Path) -> None:
+    """Though it has changed once more since."""
+    tree = MemoryTree()
+    async with rig(tmp_path / "1", tree) as mine, rig(tmp_path / "2", tree, origin="o") as other:
+        node = await mine.store(b"a", b"one")
+        await other.lookup(b"a")
+        await other.store(b"a", b"second")
+        await refused(mine, node)
+        again = await look_up(mine, b"a")
+        await other.store(b"a", b"the third")
+        handle = await open_as(mine, again)
+        assert await mine.fs.files.read(handle, 0, 100) == b"second"
+        await mine.close(handle)
+        await refused(mine, again)  # the next open() is strict
+        assert await mine.content(b"a") == b"the third"
+
+
+@pytest.mark.trio
+async def test_only_the_thread_that_was_refused_has_one(tmp_path: Path) -> None:
+    tree = MemoryTree()
+    async with rig(tmp_path / "1", tree) as mine, rig(tmp_path / "2", tree, origin="o") as other:
+        node = await mine.store(b"a", b"one")
+        await other.lookup(b"a")
+        await other.store(b"a", b"second")
+        await refused(mine, node)
+        again = await look_up(mine, b"a")
+        await other.store(b"a", b"the third")
+        await refused(mine, again, Caller(thread=8))
+
+
+@pytest.mark.trio
+async def test_none_after_a_lookup_that_found_nothing(tmp_path: Path) -> None:
+    tree = MemoryTree()
+    async with rig(tmp_path / "1", tree) as mine, rig(tmp_path / "2", tree, origin="o") as other:
+        node = await mine.store(b"a", b"one")
+        await other.lookup(b"a")
+        await other.fs.namespace.unlink(other.bucket, b"a")
+        await refused(mine, node)
+        assert await mine.fs.look_up(mine.bucket, b"a", 7) is None
+        assert not mine.fs.files.second_tries
+
+
+@pytest.mark.trio
+async def test_an_answer_that_an_event_overtook_is_not_kept(tmp_path: Path) -> None:
+    """What open() was answered may be of before the change that the event tells of."""
+    async with rig(tmp_path, feed=True) as mine:
+        node = await mine.store(b"a", b"one")
+        latest = mine.fs.files._latest
+
+        async def overtaken(node: Node, place: Location, readable: bool) -> Entry:
+            entry = await latest(node, place, readable)
+            mine.fs.core.directories.doubt(mine.bucket, b"a")
+            return entry
+
+        mine.fs.files._latest = overtaken  # type: ignore[method-assign]
+        await mine.close(await mine.open(node))
+        assert not mine.fs.core.directories.lookup(mine.bucket, b"a")[0]
+
+
+@pytest.mark.trio
+async def test_a_lookup_of_a_second_try_asks_the_server(tmp_path: Path) -> None:
+    """What is known of the name is from before the open() began."""
+    tree = MemoryTree()
+    async with rig(tmp_path / "1", tree, feed=True) as mine, rig(tmp_path / "2", tree) as other:
+        node = await mine.store(b"a", b"one")
+        known = await look_up(mine, b"a")
+        mine.fs.files.second_tries.begin(
+            7, (mine.bucket.inode, b"a"), mine.fs.core.directories.now()
+        )
+        await other.lookup(b"a")
+        await other.store(b"a", b"second")
+        again = await look_up(mine, b"a")
+        assert known is node
+        assert again is not node
