@@ -60,7 +60,7 @@ def move(tx: Transaction, wanted: Move) -> Outcome:
     bucket, key = wanted.destination
     if not wanted.exchange:
         bucket, key = _place_for(source, wanted.destination)
-    there = nodes.place(tx.connection, bucket, key.removesuffix("/"))
+    there = _there(tx, wanted.source, origin, (bucket, key))
     if there is None and nodes.find_id(tx.connection, [bucket]) is None:
         raise not_found(bucket)
     target = there.node if there else None
@@ -86,6 +86,14 @@ def move(tx: Transaction, wanted: Move) -> Outcome:
         tree.settle_parent(tx, origin, keep=wanted.keep_parent)
     moved = source._replace(parent_id=parent, sort_name=name)
     return _moved(tx, Operation.MOVE, moved, wanted.source, (bucket, key))
+
+
+def _there(tx: Transaction, source: Place, origin: nodes.Place, to: Place) -> nodes.Place | None:
+    """Where the destination is or would be; mostly in the directory that holds the source."""
+    directory, name = nodes.split_key(to[1].removesuffix("/"))
+    if (to[0], directory) == (source[0], nodes.split_key(source[1])[0]):
+        return origin._replace(node=nodes.child(tx.connection, origin.parent, name))
+    return nodes.place(tx.connection, to[0], to[1].removesuffix("/"))
 
 
 def bind(tx: Transaction, source_place: Place, destination: Place) -> Outcome:

@@ -20,6 +20,11 @@ COLUMNS = (
 BY_ID = f"SELECT {COLUMNS} FROM nodes n JOIN resources r ON r.id = n.resource_id WHERE n.id = ?"
 Row = tuple[Any, ...]
 _DEPTH = 40  # SQLite joins at most 64 tables
+# The child of a parent by either of two names, of which one is there; `IN (?, ?)` makes a table.
+_EITHER = (
+    "coalesce((SELECT id FROM nodes WHERE parent_id = {0} AND sort_name = ?),"
+    " (SELECT id FROM nodes WHERE parent_id = {0} AND sort_name = ?))"
+)
 
 
 class Node(NamedTuple):
@@ -82,7 +87,7 @@ def _placing(depth: int) -> str:
     )
     return (
         f"SELECT p.id, p.resource_id, p.explicit, {COLUMNS} FROM {tables}"
-        " LEFT JOIN nodes n ON n.parent_id = p.id AND n.sort_name IN (?, ?)"
+        f" LEFT JOIN nodes n ON n.id = {_EITHER.format('p.id')}"
         f" LEFT JOIN resources r ON r.id = n.resource_id WHERE {where}"
     )
 
@@ -93,13 +98,13 @@ def _lookup(depth: int, full: bool, more: Joined = _NOTHING) -> str:
     with its resource, and what is joined to that."""
     last = f"n{depth - 1}" if not full else "n"
     aliases = [f"n{i}" for i in range(depth - 1)] + [last]
-    where = [f"{aliases[0]}.parent_id = ?"]
-    for i, alias in enumerate(aliases):
-        if i:
-            where.append(f"{alias}.parent_id = {aliases[i - 1]}.id")
-        where.append(
-            f"{alias}.sort_name IN (?, ?)" if full and i == depth - 1 else f"{alias}.sort_name = ?"
-        )
+    ids = ["?1", *(f"{alias}.id" for alias in aliases)]
+    where = [
+        f"n.id = {_EITHER.format(above)}"
+        if alias == "n"
+        else f"{alias}.parent_id = {above} AND {alias}.sort_name = ?"
+        for alias, above in zip(aliases, ids, strict=False)
+    ]
     tables = " CROSS JOIN ".join(f"nodes {alias}" for alias in aliases)
     if full:
         return (

@@ -155,7 +155,8 @@ def answer(
     """200 with a JSON value, the feed's cursor, and the ETag where there is one; of a change that
     no entry tells of, also with which time it stamped what it touched.
     """
-    response = text_answer(request, _as_json(body), etag=etag, number=number)
+    text = "null" if body is None else _as_json(body)
+    response = text_answer(request, text, etag=etag, number=number)
     if changed_ns:
         response.raw_headers.append((b"files-changed", str(changed_ns).encode()))
     return response
