@@ -1,6 +1,6 @@
 """Entries at rest: one `bytes` each, since a million of them are kept for the kernel's sake.
 
-Pure but for what it remembers of the last entry, and of what entries have in common. A leaf, as
+Pure but for what it remembers of the last entries, and of what entries have in common. A leaf, as
 `domain` is: listings are packed where they are read, and no entry is made of what nobody looks at.
 """
 
@@ -17,6 +17,7 @@ from filesfs.domain import PLACE, Attributes, Entry, ETag, Kind, Location, Resou
 Packed = NewType("Packed", bytes)
 
 _NO_XATTRS: dict[str, bytes] = {}
+_REMEMBERED = 64  # entries: what a few requests at a time come back to
 
 
 class _Common(NamedTuple):
@@ -73,12 +74,15 @@ class _Packer:
     def __init__(self) -> None:
         self._commons: list[_Common] = []
         self._numbers: dict[tuple[str, str, str, str], int] = {}
-        # One request comes back to one entry again and again, from its directory and its node.
-        self._last: tuple[Entry | None, Packed] = (None, Packed(b""))
+        # Requests come back to an entry again and again, from its directory and its node, and to
+        # the directories above it. Both ways, the second by id() of an entry that it holds.
+        self._unpacked: dict[Packed, Entry] = {}
+        self._packed: dict[int, tuple[Entry, Packed]] = {}
 
     def pack(self, entry: Entry) -> Packed:
-        if entry is self._last[0]:
-            return self._last[1]
+        known = self._packed.get(id(entry))
+        if known is not None:
+            return known[1]
         attributes = entry.attributes
         shares = not entry.url or PLACE in entry.url
         location, url = entry.location, entry.url if shares else ""
@@ -101,12 +105,13 @@ class _Packer:
             attributes.xattrs or None,
         )
         packed = Packed(_encode(form))
-        self._last = (entry, packed)
+        self._remember(entry, packed)
         return packed
 
     def unpack(self, packed: Packed) -> Entry:
-        if packed is self._last[1] and self._last[0] is not None:
-            return self._last[0]
+        known = self._unpacked.get(packed)
+        if known is not None:
+            return known
         form = _decode(packed)
         common = self._commons[form.common]
         attributes = Attributes(
@@ -131,8 +136,15 @@ class _Packer:
             attributes,
             form.read_only,
         )
-        self._last = (entry, packed)
+        self._remember(entry, packed)
         return entry
+
+    def _remember(self, entry: Entry, packed: Packed) -> None:
+        if len(self._packed) >= _REMEMBERED:
+            self._unpacked.clear()
+            self._packed.clear()
+        self._unpacked[packed] = entry
+        self._packed[id(entry)] = entry, packed
 
     def number(self, bucket: str, kind: Kind, mime_type: str, url: str) -> int:
         known_by = (bucket, kind.value, mime_type, url)

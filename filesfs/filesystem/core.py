@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import AsyncIterator, Callable, Container
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Container
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -107,13 +107,27 @@ class Kernel(Protocol):
         """As `forget_attributes`, and the pages: only of a file that nobody has open."""
 
 
-@dataclass(eq=False, slots=True)
 class _Claim:
-    """Directories of which one side moves or goes away, and the other needs the path of."""
+    """Directories of which one side moves or goes away, and the other needs the path of. Held for
+    as long as its context lasts.
+    """
 
-    moves: tuple[Node, ...]
-    stays: tuple[Node, ...]
-    turn: trio.Event = field(default_factory=trio.Event)
+    __slots__ = ("_lock", "moves", "stays", "turn")
+
+    def __init__(
+        self, lock: NamespaceLock, moves: tuple[Node, ...], stays: tuple[Node, ...]
+    ) -> None:
+        self._lock = lock
+        self.moves = moves
+        self.stays = stays
+        self.turn: trio.Event | None = None  # of one that had to wait
+
+    async def __aenter__(self) -> None:
+        if not self._lock.take(self):  # else without a switch of tasks
+            await self._lock.wait(self)
+
+    async def __aexit__(self, *error: object) -> None:
+        self._lock.let_go(self)
 
     def meets(self, other: _Claim) -> bool:
         if not (self.moves or other.moves):  # nearly always
@@ -138,32 +152,44 @@ class NamespaceLock:
         self._held: list[_Claim] = []
         self._waiting: list[_Claim] = []  # in order
 
-    @asynccontextmanager
-    async def held(
+    def held(
         self, *, stays: tuple[Node, ...] = (), moves: tuple[Node, ...] = ()
-    ) -> AsyncIterator[None]:
+    ) -> AbstractAsyncContextManager[None]:
         """`moves`: directories that have no place, or another one, afterwards."""
-        claim = _Claim(moves, stays)
+        return _Claim(self, moves, stays)
+
+    def take(self, claim: _Claim) -> bool:
+        """If nobody has, or waits for, what it is about, it is held now."""
+        for other in (*self._held, *self._waiting):
+            if claim.meets(other):
+                return False
+        self._held.append(claim)
+        return True
+
+    async def wait(self, claim: _Claim) -> None:
+        """Until it is held."""
+        claim.turn = trio.Event()
         self._waiting.append(claim)
-        self._go_on()
         try:
-            if not claim.turn.is_set():  # else without a switch of tasks
-                await claim.turn.wait()
-            yield
-        finally:
-            (self._held if claim.turn.is_set() else self._waiting).remove(claim)
+            await claim.turn.wait()
+        except BaseException:
+            self.let_go(claim)
+            raise
+
+    def let_go(self, claim: _Claim) -> None:
+        (self._waiting if claim in self._waiting else self._held).remove(claim)
+        if self._waiting:
             self._go_on()
 
     def _go_on(self) -> None:
         """Those whose turn it is have it."""
-        ahead: list[_Claim] = []
-        for claim in self._waiting:
-            if any(claim.meets(other) for other in (*self._held, *ahead)):
-                ahead.append(claim)
-            else:
-                self._held.append(claim)
+        waiting, self._waiting = self._waiting, []
+        for claim in waiting:
+            if self.take(claim):
+                assert claim.turn is not None
                 claim.turn.set()
-        self._waiting = ahead
+            else:
+                self._waiting.append(claim)
 
 
 def _ticks() -> int:
@@ -227,10 +253,11 @@ class Core:
         """A name in this directory changed: its times, as the server stamps them in the same
         transaction.
         """
-        if node.entry is not None:
-            stamp = max(when or self.now(), node.entry.attributes.modified_ns or 0)
-            attributes = replace(node.entry.attributes, modified_ns=stamp, changed_ns=stamp)
-            self.refine(node, replace(node.entry, attributes=attributes))
+        entry = node.entry
+        if entry is not None:
+            stamp = max(when or self.now(), entry.attributes.modified_ns or 0)
+            attributes = replace(entry.attributes, modified_ns=stamp, changed_ns=stamp)
+            self.refine(node, replace(entry, attributes=attributes))
 
     def refine(self, node: Node, entry: Entry) -> None:
         """What we know follows from our own change: for the node, and where listings show it."""

@@ -8,8 +8,8 @@ never stored.
 from __future__ import annotations
 
 import errno
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, suppress
+from operator import attrgetter
 
 import trio
 
@@ -50,7 +50,8 @@ class Renaming:
         )
         if directory:  # once without holding anything up, and again with the lock
             await self._send_below(source, old, new, flags)
-        async with self._locks(source, target, (old[0], new[0])):
+        async with AsyncExitStack() as held:
+            await self._hold(held, source, target, (old[0], new[0]))
             if directory:
                 await self._send_below(source, old, new, flags)
             await self._locked(source, target, old, new, flags)
@@ -68,7 +69,7 @@ class Renaming:
             await self._files.commits.backlog.clear_below(self._tree.place(*new))
 
     async def _source(self, old: tuple[Node, bytes], new: tuple[Node, bytes]) -> Node:
-        if self._tree.read_only(old[0]) or self._tree.read_only(new[0]):
+        if any(map(self._tree.read_only, {old[0], new[0]})):
             raise FileSystemError(errno.EROFS, "read-only")
         source = await self._tree.child(*old)
         if source is None:
@@ -102,23 +103,18 @@ class Renaming:
         if target.kind is Kind.DIRECTORY and known is not None and known.local:
             raise FileSystemError(errno.ENOTEMPTY)
 
-    @asynccontextmanager
-    async def _locks(
-        self, source: Node, target: Node | None, stays: tuple[Node, ...]
-    ) -> AsyncIterator[None]:
+    async def _hold(
+        self, held: AsyncExitStack, source: Node, target: Node | None, stays: tuple[Node, ...]
+    ) -> None:
         """With no commit of either under way: both content locks, in a fixed order, and then the
         namespace, as a commit takes them.
         """
-        contents = sorted(
-            (n.content for n in (source, target) if n and isinstance(n.content, Content)),
-            key=lambda content: content.node.inode,
-        )
-        moves = tuple(n for n in (source, target) if n and n.kind is Kind.DIRECTORY)
-        async with AsyncExitStack() as held:
-            for content in contents:
-                await held.enter_async_context(content.lock)
-            await held.enter_async_context(self._core.namespace.held(stays=stays, moves=moves))
-            yield
+        both = [source] if target is None else sorted((source, target), key=attrgetter("inode"))
+        moves = tuple(node for node in both if node.kind is Kind.DIRECTORY)
+        for node in both:
+            if isinstance(node.content, Content):
+                await held.enter_async_context(node.content.lock)
+        await held.enter_async_context(self._core.namespace.held(stays=stays, moves=moves))
 
     async def _locked(
         self,
@@ -248,8 +244,9 @@ class Renaming:
 
     def _doubt_below(self, moved: Node) -> None:
         """What others did in it before we had our answer was told of a place unknown to us."""
-        place = self._tree.location(moved)
-        if moved.kind is Kind.DIRECTORY and self._core.directories.told_below(place):
+        if moved.kind is not Kind.DIRECTORY:
+            return
+        if self._core.directories.told_below(self._tree.location(moved)):
             self._core.distrust_below(moved)
 
     def _swap_names(
@@ -263,7 +260,7 @@ class Renaming:
             inodes.move_name(source, new, old)
             raise
         now = stamped or self._core.now()
-        for parent in (old[0], new[0]):
+        for parent in {old[0], new[0]}:
             self._core.touched(parent, now)
         source.pending_ctime = now
 
@@ -280,7 +277,7 @@ class Renaming:
             inodes.add_name(node, *is_)
             inodes.drop_name(node, *was)
         now = stamped or self._core.now()
-        for node in (old[0], new[0]):
+        for node in {old[0], new[0]}:
             self._core.touched(node, now)
         source.pending_ctime = target.pending_ctime = now
         for node, from_, into in ((source, old[0], new[0]), (target, new[0], old[0])):

@@ -63,9 +63,8 @@ class Tree:
 
     def _joined(self, node: Node, segments: list[str]) -> Location:
         """The location of what lies below the node by these segments, the last one first."""
-        while node.names:
-            parent, name = node.names[0]
-            segments.append(self.wire_name(parent, name))
+        while (parent := node.above) is not None:
+            segments.append(self.wire_name(parent, node.name))
             node = parent
         if node is self._core.inodes.root:
             start = self._core.rules.root
@@ -103,10 +102,13 @@ class Tree:
 
     def read_only(self, node: Node) -> bool:
         """Whether the mount or the node's bucket takes no changes."""
-        while node.names and not (node.entry is not None and node.entry.read_only):
-            node = node.names[0][0]
-        refused = node.entry is not None and node.entry.read_only
-        return self._core.rules.read_only or refused
+        if self._core.rules.read_only:
+            return True
+        while (entry := node.entry) is None or not entry.read_only:
+            if node.above is None:
+                return False
+            node = node.above
+        return True
 
     def registered(self, node: Node) -> bool:
         """Whether it lies in a registered location."""
@@ -144,13 +146,14 @@ class Tree:
         way there may bring back an old one, and cut pages, or what is being written, at it. A
         kernel that gathers writes keeps the times too.
         """
-        if node.kind is not Kind.FILE or node.entry is None or unsent(node):
+        held = node.entry
+        if node.kind is not Kind.FILE or held is None or held is entry or unsent(node):
             return False
-        known, other = version_of(node.entry), version_of(entry)
+        known, other = version_of(held), version_of(entry)
         if self._core.rules.exclusive and node.lookups:
-            before, now = node.entry.attributes.modified_ns, entry.attributes.modified_ns
+            before, now = held.attributes.modified_ns, entry.attributes.modified_ns
             return (known, before) != (other, now)
-        resized = bool(node.lookups) and node.entry.size != entry.size
+        resized = bool(node.lookups) and held.size != entry.size
         return known != other and (node.opens > 0 or resized)
 
     # -- lookup -----------------------------------------------------------------------------------
@@ -167,10 +170,12 @@ class Tree:
         return node
 
     async def _entry(self, parent: Node, name: bytes) -> tuple[Entry | None, Ahead | None]:
-        place = self.place(parent, name)
         known, entry = self._core.directories.lookup(parent, name)
+        if known and entry is None:
+            self.wire_name(parent, name)  # raises of one that cannot be
         if known:
             return entry, None
+        place = self.place(parent, name)
         entry = self._core.directories.ahead(parent, name, place.name)
         if entry is not None:
             return entry, None

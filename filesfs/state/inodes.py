@@ -28,7 +28,7 @@ class Node:
     """
 
     __slots__ = (
-        *("inode", "kind", "_entry", "_parent", "_name", "_others", "lookups", "opens", "children"),
+        *("inode", "kind", "_entry", "above", "name", "_others", "lookups", "opens", "children"),
         *("pending", "pending_ctime", "content", "last_location", "cached_version", "target"),
     )
 
@@ -36,8 +36,8 @@ class Node:
         self.inode = inode
         self.kind = kind
         self._entry: Entry | Packed | None = entry
-        self._parent: Node | None = None  # with _name its first name
-        self._name = b""
+        self.above: Node | None = None  # with `name` its first name; set by `names` and `named`
+        self.name = b""
         self._others: tuple[tuple[Node, bytes], ...] = ()
         self.lookups = 0
         self.opens = 0
@@ -56,18 +56,20 @@ class Node:
     @property
     def names(self) -> tuple[tuple[Node, bytes], ...]:
         """The first one makes its path."""
-        if self._parent is None:
+        if self.above is None:
             return ()
-        return ((self._parent, self._name), *self._others)
+        if self._others:
+            return ((self.above, self.name), *self._others)
+        return ((self.above, self.name),)
 
     @names.setter
     def names(self, names: Sequence[tuple[Node, bytes]]) -> None:
-        self._parent, self._name = names[0] if names else (None, b"")
+        self.above, self.name = names[0] if names else (None, b"")
         self._others = tuple(names[1:])
 
     def named(self, parent: Node, name: bytes) -> None:
         """Give it its first name."""
-        self._parent, self._name = parent, name
+        self.above, self.name = parent, name
         parent.children += 1
 
     @property
@@ -88,7 +90,7 @@ class Node:
     def shows(self, entry: Entry) -> bool:
         """Whether it is at rest with this very entry, hence nothing is to be learned from it."""
         held = self._entry
-        return held is entry or (isinstance(held, bytes) and held is pack(entry))
+        return held is entry or (isinstance(held, bytes) and held == pack(entry))
 
     def rest(self) -> None:
         """Nobody has it open: the entry takes less room until it is used again."""
@@ -100,8 +102,8 @@ class Node:
         """Whether it is at rest with this entry, under this name alone, and no change waits."""
         return (
             self._entry == packed
-            and self._parent is parent
-            and self._name == name
+            and self.above is parent
+            and self.name == name
             and not (self._others or self.opens)
             and self.content is None
             and self.pending is NO_CHANGE
@@ -125,17 +127,19 @@ def identity(entry: Entry) -> str:
 def inside(node: Node, ancestor: Node) -> bool:
     """Whether the node is `ancestor` or below it."""
     while node is not ancestor:
-        if not node.names:
+        if node.above is None:
             return False
-        node = node.names[0][0]
+        node = node.above
     return True
 
 
 def registered(node: Node) -> bool:
     """Whether it lies in a registered location; what is not there yet: if its directory does."""
-    while node.names and (node.entry is None or node.entry.resource_id is None):
-        node = node.names[0][0]
-    known = node.entry.resource_id if node.entry is not None else None
+    entry = node.entry
+    while node.above is not None and (entry is None or entry.resource_id is None):
+        node = node.above
+        entry = node.entry
+    known = entry.resource_id if entry is not None else None
     return known is not None and is_registered(known)
 
 

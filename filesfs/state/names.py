@@ -21,6 +21,8 @@ from filesfs.escape import BUCKET, KEY, NAME_MAX, NOT_NAMES, Alphabet
 class NamePolicy(StrEnum):
     """The option `names`: escape what the key charset leaves out, or refuse it."""
 
+    __hash__ = str.__hash__  # Enum's own goes through Python
+
     ESCAPE = "escape"
     STRICT = "strict"
 
@@ -29,6 +31,7 @@ class NamePolicy(StrEnum):
 _ALL_PLAIN = re.compile(r"(?:(?!_-|\.\.?\n)[A-Za-z0-9_.-]{1,255}\n)*")
 
 
+@functools.lru_cache(maxsize=1024)  # a path has the same directories each time
 def to_wire(name: bytes, policy: NamePolicy = NamePolicy.ESCAPE) -> str:
     """The key segment of a name. FileSystemError: EINVAL or ENAMETOOLONG."""
     return _to_wire(name, policy, KEY)
