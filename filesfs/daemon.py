@@ -226,11 +226,13 @@ async def _mounted(
             f"or is /dev/fuse not open to you? (see dmesg)",
             32,
         ) from error
-    kernel = filesystem.core.kernel
+    kernel, backend = filesystem.core.kernel, filesystem.core.backend
     assert isinstance(kernel, KernelNotifier)
+    assert isinstance(backend, HttpBackend)
     kernel.start()
     try:
-        yield turns.Readable(stop.finish, device.handshake.step if device else None)
+        step = device.handshake.step if device else None
+        yield turns.Readable(stop.finish, step, backend.attend)
     finally:
         kernel.stop()
         if stop.asked:

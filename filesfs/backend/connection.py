@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
+from time import perf_counter_ns
 
 import httptools
 import httpx
 import trio
 
 from filesfs.backend.direct import DirectStream
+from filesfs.backend.lone import Lone
 
 Buffer = bytes | bytearray | memoryview
 Headers = dict[str, str]  # names in lower case
@@ -88,9 +90,10 @@ class HeadParser:
 class Connection:
     """A connection that answers one request at a time. Owns its stream."""
 
-    def __init__(self, stream: trio.abc.Stream, direct: DirectStream) -> None:
+    def __init__(self, stream: trio.abc.Stream, direct: DirectStream, lone: Lone) -> None:
         self._stream = stream
         self._direct = direct  # the same, or what is below TLS
+        self._lone = lone
         self._plain = stream is direct
         self.used = False  # an answer came over it before
         self.reusable = True
@@ -108,19 +111,48 @@ class Connection:
         self, method: str, head: bytes, body: Buffer | Sequence[Buffer], stall: float
     ) -> RawAnswer:
         """Send and receive whole. `stall`: seconds without any progress until ReadTimeout."""
+        parser, began = HeadParser(), perf_counter_ns()
+        self._got_any = False
+        message = _joined(head, body)
+        if message is not None:
+            head, body = self._at_once(message, parser), b""
+        if parser.done:
+            self._lone.answered(began)
+            return self._whole(parser, b"".join(parser.parts))
         with trio.CancelScope(deadline=trio.current_time() + stall) as scope:
-            parser = await self._exchange(head, body, stall, scope)
-            content = await self._body(method, parser, stall, scope)
-            self.used = True
-            return RawAnswer(parser.status, parser.headers, content)
+            await self._exchange(head, body, parser, stall, scope)
+            if message is not None:
+                self._lone.answered(began)
+            return self._whole(parser, await self._body(method, parser, stall, scope))
         raise httpx.ReadTimeout(f"Nothing moved for {stall:g} s.")
+
+    def _whole(self, parser: HeadParser, content: bytes) -> RawAnswer:
+        self.used = True
+        self.reusable = self.reusable and parser.keep_alive
+        return RawAnswer(parser.status, parser.headers, content)
+
+    def _at_once(self, message: bytes, parser: HeadParser) -> bytes:
+        """Send, and take the answer in, if it can be done without the scheduler. What is left to be
+        sent; what is left to be received, `parser` knows.
+        """
+        kernel = self._lone.kernel
+        if kernel is None or not (self._plain and self._lone.take_turn()):
+            return message
+        rest = message[self._direct.send_now(message) :]
+        data = b"" if rest else self._direct.receive_soon(kernel)
+        if data:
+            self._got_any = True
+            parser.feed(data)
+        return rest
 
     async def stream(
         self, head: bytes, body: Buffer, stall: float
     ) -> tuple[HeadParser, AsyncGenerator[bytes, None]]:
         """Send, receive the head, and hand the body out as it comes. Not reusable afterwards."""
+        parser = HeadParser()
+        self._got_any = False
         with trio.CancelScope(deadline=trio.current_time() + stall) as scope:
-            parser = await self._exchange(head, body, stall, scope)
+            await self._exchange(head, body, parser, stall, scope)
             self.reusable = False
             return parser, self._pieces(parser)
         raise httpx.ReadTimeout(f"Nothing moved for {stall:g} s.")
@@ -131,9 +163,13 @@ class Connection:
 
     # -- sending ----------------------------------------------------------------------------------
     async def _exchange(
-        self, head: bytes, body: Buffer | Sequence[Buffer], stall: float, scope: trio.CancelScope
-    ) -> HeadParser:
-        self._got_any = False
+        self,
+        head: bytes,
+        body: Buffer | Sequence[Buffer],
+        parser: HeadParser,
+        stall: float,
+        scope: trio.CancelScope,
+    ) -> None:
         broken: httpx.WriteError | None = None
         try:
             await self._send(head, body, stall, scope)
@@ -141,20 +177,16 @@ class Connection:
             # The server may have answered before the whole body was sent (413, 409), and closed.
             self.reusable, broken = False, error
         try:
-            return await self._receive_head()
+            await self._receive_head(parser)
         except (httpx.ReadError, httpx.RemoteProtocolError) as error:
             raise broken or error from error
 
     async def _send(
         self, head: bytes, body: Buffer | Sequence[Buffer], stall: float, scope: trio.CancelScope
     ) -> None:
-        bodies = [body] if isinstance(body, bytes | bytearray | memoryview) else body
         try:
-            if sum(map(len, bodies)) <= _JOIN_BELOW:
-                await self._stream.send_all(b"".join((head, *bodies)))
-                return
             await self._stream.send_all(head)
-            for each in bodies:
+            for each in _pieces(body):
                 view = memoryview(each)
                 for start in range(0, len(view), _SEND_PIECE):
                     await self._stream.send_all(view[start : start + _SEND_PIECE])
@@ -172,19 +204,16 @@ class Connection:
             self._got_any = True
         return data
 
-    async def _receive_head(self) -> HeadParser:
-        parser = HeadParser()
+    async def _receive_head(self, parser: HeadParser) -> None:
         while not parser.head_done:
             data = await self._receive()
             if not data:
                 raise httpx.RemoteProtocolError("The server closed the connection, no answer.")
             parser.feed(data)
-        return parser
 
     async def _body(
         self, method: str, parser: HeadParser, stall: float, scope: trio.CancelScope
     ) -> bytes:
-        self.reusable = self.reusable and parser.keep_alive
         if method == "HEAD" or parser.status in (204, 304):
             return b""
         if parser.length is not None and not parser.chunked:
@@ -254,6 +283,18 @@ class Connection:
             if not data:
                 return
             parser.feed(data)
+
+
+def _pieces(body: Buffer | Sequence[Buffer]) -> Sequence[Buffer]:
+    return (body,) if isinstance(body, bytes | bytearray | memoryview) else body
+
+
+def _joined(head: bytes, body: Buffer | Sequence[Buffer]) -> bytes | None:
+    """All of a small request."""
+    if not body:
+        return head
+    bodies = _pieces(body)
+    return b"".join((head, *bodies)) if sum(map(len, bodies)) <= _JOIN_BELOW else None
 
 
 def check_length(length: int) -> None:

@@ -11,6 +11,8 @@ import socket
 
 import trio
 
+from filesfs.backend.lone import MOST_MS
+
 
 class DirectStream(trio.abc.Stream):
     """Owns the socket, which must be connected. One sender and one receiver at a time."""
@@ -20,6 +22,7 @@ class DirectStream(trio.abc.Stream):
         self._socket = sock
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN | select.POLLHUP | select.POLLERR)
+        self._both: select.poll | None = None  # for the kernel's requests as well
 
     @classmethod
     def taken_from(cls, stream: trio.SocketStream) -> DirectStream:
@@ -50,6 +53,27 @@ class DirectStream(trio.abc.Stream):
                 await trio.lowlevel.wait_writable(self._socket)
             except OSError as error:
                 raise trio.BrokenResourceError(str(error)) from error
+
+    def send_now(self, data: bytes) -> int:
+        """How much of it has left without waiting; a broken connection shows at the next call."""
+        try:
+            return self._socket.send(data)
+        except OSError:
+            return 0
+
+    def receive_soon(self, kernel: int) -> bytes:
+        """What comes while there is nothing to be read from `kernel`, for MOST_MS at most; else
+        b"". The thread sleeps, and no other task runs. A broken connection shows at the next call.
+        """
+        if self._both is None:
+            self._both = select.poll()
+            self._both.register(self._socket, select.POLLIN)
+            self._both.register(kernel, select.POLLIN)
+        self._both.poll(MOST_MS)
+        try:
+            return self._socket.recv(65536)
+        except OSError:
+            return b""
 
     async def wait_send_all_might_not_block(self) -> None:
         await trio.lowlevel.wait_writable(self._socket)

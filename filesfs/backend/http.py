@@ -68,6 +68,10 @@ class HttpBackend:
         if not self._extensions:  # a plain server may answer OPTIONS without asking who we are
             await self._dialect.list_directory(Location(""))
 
+    def attend(self, kernel: int) -> None:
+        """What there is to be read from this descriptor goes before waiting for answers."""
+        self._requester.lone.kernel = kernel
+
     async def aclose(self) -> None:
         await self._requester.aclose()
 

@@ -17,6 +17,7 @@ import trio
 
 from filesfs.backend.connection import Buffer, Connection, Headers, RawAnswer
 from filesfs.backend.direct import DirectStream
+from filesfs.backend.lone import Lone
 
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -37,9 +38,10 @@ class Address:
 class Pool:
     """Owner of the connections to `address`; no more than `limit` run at a time."""
 
-    def __init__(self, address: Address, limit: int) -> None:
+    def __init__(self, address: Address, limit: int, lone: Lone) -> None:
         self._address = address
-        self._limiter = trio.CapacityLimiter(limit)
+        self._lone = lone
+        self._limiter = trio.Semaphore(limit)
         self._idle: list[Connection] = []  # the last one used is at the end, and used first
 
     async def request(
@@ -115,7 +117,7 @@ class Pool:
         direct = DirectStream.taken_from(await self._open_socket())
         direct.set_no_delay()
         if self._address.tls is None:
-            return Connection(direct, direct)
+            return Connection(direct, direct, self._lone)
         tls = trio.SSLStream(
             direct, self._address.tls, server_hostname=self._address.host, https_compatible=True
         )
@@ -124,7 +126,7 @@ class Pool:
         except BaseException:
             await trio.aclose_forcefully(direct)
             raise
-        return Connection(tls, direct)
+        return Connection(tls, direct, self._lone)
 
     async def _open_socket(self) -> trio.SocketStream:
         if self._address.unix_socket is not None:

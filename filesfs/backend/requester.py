@@ -9,17 +9,19 @@ from __future__ import annotations
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
 
 import httpx
+import msgspec
 import trio
+from msgspec.structs import replace
 
 from filesfs.backend.address import address_of
 from filesfs.backend.answers import Answer, check
 from filesfs.backend.bulk import WORTH_IT, BulkPool, Outgoing
 from filesfs.backend.connection import Buffer, Headers, RawAnswer
 from filesfs.backend.landing import Landing
+from filesfs.backend.lone import Lone
 from filesfs.backend.paths import target_of
 from filesfs.backend.pool import IDEMPOTENT, Pool
 from filesfs.backend.retry import RetryPolicy, Tries, repeat
@@ -32,13 +34,12 @@ _CURSOR_DIGITS = 18
 _READ_TRIES = 3  # a GET that stalls is given up early enough for as many tries before the deadline
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """What is asked. `target` goes on the wire as it stands; `bulk`: content, not metadata."""
 
     method: str
     target: str
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = {}
     body: Buffer | Sequence[Buffer] = b""
     bulk: bool = False
     expected: int = 0  # bytes of content asked for; large ones have a way of their own
@@ -59,8 +60,9 @@ class Requester:
         self.is_extended = False  # then a bare 404 is not the server's word
         self._seen = ("", -1)  # epoch and number of the latest change that an answer told of
         address = address_of(settings)
-        self._metadata = Pool(address, settings.metadata_connections)
-        self._data = Pool(address, settings.data_connections)
+        self.lone = Lone()
+        self._metadata = Pool(address, settings.metadata_connections, self.lone)
+        self._data = Pool(address, settings.data_connections, self.lone)
         self._large = None if address.tls else BulkPool(address, settings.data_connections)
         self._common = _common_headers(settings)
         self._elsewhere: httpx.AsyncClient | None = None
@@ -97,6 +99,7 @@ class Requester:
         if request.method in IDEMPOTENT:
             stall /= _READ_TRIES
         head = self._head(request)
+        self.lone.under_way += 1
         try:
             if request.expected >= WORTH_IT and self._large and request.method == "GET":
                 raw = await self._large.get(head, stall, request.landing)
@@ -105,6 +108,8 @@ class Requester:
                 raw = await pool.request(request.method, head, request.body, stall)
         except httpx.HTTPError as error:
             raise _connection_error(error) from error
+        finally:
+            self.lone.under_way -= 1
         answer = _answer(raw)
         self._see(answer.cursor)
         return check(answer, only_error_objects=self.is_extended)

@@ -136,14 +136,18 @@ class _Nursery:
 class Readable:
     """Waits for a descriptor, without yielding while there is something to read already. `ended` is
     told once it is the kernel's word that the mount is gone; `opening` is called before each wait
-    until it says that it is over.
+    until it says that it is over; `known` is told the descriptor.
     """
 
     def __init__(
-        self, ended: Callable[[], None], opening: Callable[[], bool] | None = None
+        self,
+        ended: Callable[[], None],
+        opening: Callable[[], bool] | None = None,
+        known: Callable[[int], None] = lambda descriptor: None,
     ) -> None:
         self._ended = ended
         self._opening = opening
+        self._told = known
         self._poll = select.poll()
         self._known: int | None = None
         self._in_a_row = 0
@@ -155,6 +159,7 @@ class Readable:
         if descriptor != self._known:
             self._poll.register(descriptor, select.POLLIN)
             self._known = descriptor
+            self._told(descriptor)
         began = perf_counter_ns()
         stream = self._soon >= _STREAM and not turn.away
         events: list[tuple[int, int]] = []
