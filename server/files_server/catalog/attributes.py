@@ -35,7 +35,7 @@ def apply(tx: Transaction, node: Node, patch: AttributesPatch) -> Node:
 
 def changes(mime_type: str, xattrs: str | None, patch: AttributesPatch) -> dict[str, Any]:
     """By column what `patch` sets where the type and the xattrs are these. ApiError 400, 413."""
-    given = patch.model_dump(exclude_unset=True)
+    given = {name: getattr(patch, name) for name in patch.model_fields_set}
     values = {name: given[name] for name in _COLUMNS if name in given}
     for name in ("modified_ns", "accessed_ns", "mime_type"):
         if name in values and values[name] is None:  # these always have a value

@@ -5,6 +5,7 @@ It must not know what is done with it.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -14,6 +15,7 @@ from files_server.errors import ApiError, shown
 from filesfs.wire import AttributesPatch
 
 M = TypeVar("M", bound=BaseModel)
+_SHORT = 128  # bytes; who creates files sends the same mode and owner again and again
 
 
 def parsed(text: bytes | str, model: type[M], what: str) -> M:
@@ -38,4 +40,11 @@ def attributes_of(request: Request) -> AttributesPatch | None:
     text = request.headers.get("files-attributes")
     if not text:
         return None
+    return _short(text) if len(text) <= _SHORT else _attributes(text)
+
+
+def _attributes(text: str) -> AttributesPatch:
     return parsed(text.encode("latin-1"), AttributesPatch, "Files-Attributes")
+
+
+_short = lru_cache(256)(_attributes)
