@@ -51,7 +51,7 @@ class AttributeView:
         if node.pending is not NO_CHANGE:
             known = _changed(known, node.pending)
         created_at = entry.created_at if entry is not None else 0
-        nlink, size, ttl = self._nlink(node), self._size(node), self.ttl(entry)
+        nlink, size, ttl = self._nlink(node, entry), self._size(node, entry), self.ttl(entry)
         return self._stat(node, known, created_at, nlink, size, ttl)
 
     def stat_at_rest(self, node: Node, form: Form) -> Stat:
@@ -102,20 +102,21 @@ class AttributeView:
         full = 0o777 if node.kind in (Kind.DIRECTORY, Kind.SYMLINK) else 0o666
         return full if node.kind is Kind.SYMLINK else full & ~self._core.rules.umask
 
-    def _nlink(self, node: Node) -> int:
-        if node.entry is None:
+    def _nlink(self, node: Node, entry: Entry | None) -> int:
+        if entry is None:
             return len(node.names)
         if node.kind is Kind.DIRECTORY:
-            return max(2, node.entry.nlink) if node.names or node is self._core.inodes.root else 0
-        return node.entry.nlink
+            is_there = node.above is not None or node is self._core.inodes.root
+            return max(2, entry.nlink) if is_there else 0
+        return entry.nlink
 
-    def _size(self, node: Node) -> int:
+    def _size(self, node: Node, entry: Entry | None) -> int:
         content = node.content
         if isinstance(content, Content) and content.size is not None:
             return content.size
-        if node.kind in DEVICES or node.entry is None:
+        if node.kind in DEVICES or entry is None:
             return 0
-        return node.entry.size
+        return entry.size
 
     async def fresh(self, node: Node) -> Stat:
         """stat for the kernel, which asks because what it knew has run out."""

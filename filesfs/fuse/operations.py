@@ -14,7 +14,7 @@ from typing import cast
 import pyfuse3
 
 from filesfs.domain import DEVICES, Handle, Inode
-from filesfs.filesystem import Caller, Filesystem
+from filesfs.filesystem import Caller, Filesystem, Stat
 from filesfs.fuse.attributes import (
     BLOCK_BYTES,
     absent,
@@ -57,11 +57,11 @@ class Operations(pyfuse3.Operations):
     def _node(self, inode: int) -> Node:
         return self._fs.core.node(Inode(inode))
 
-    async def _attributes(self, node: Node) -> pyfuse3.EntryAttributes:
+    async def _attributes(self, node: Node, status: Stat | None = None) -> pyfuse3.EntryAttributes:
         device = 0
         if node.kind in DEVICES:
             device = await self._fs.attributes.device(node)
-        return entry_attributes(self._fs.attributes.stat(node), device)
+        return entry_attributes(status or self._fs.attributes.stat(node), device)
 
     async def _entered(self, node: Node) -> pyfuse3.EntryAttributes:
         attributes = await self._attributes(node)
@@ -141,9 +141,10 @@ class Operations(pyfuse3.Operations):
     # -- attributes -------------------------------------------------------------------------------
     async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
         node = self._node(inode)
+        status = None
         if not (self._fs.files.second_tries and self._fs.files.is_asked(node, ctx.pid)):
-            await self._fs.attributes.fresh(node)
-        return await self._attributes(node)
+            status = await self._fs.attributes.fresh(node)
+        return await self._attributes(node, status)
 
     async def setattr(
         self,

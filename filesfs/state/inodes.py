@@ -279,6 +279,11 @@ class InodeTable:
 
     def move_name(self, node: Node, old: tuple[Node, bytes], new: tuple[Node, bytes]) -> None:
         """`new` takes the place of `old` among the node's names."""
+        if node.names == (old,):  # nearly always
+            old[0].children -= 1
+            node.named(*new)
+            self.release(old[0])
+            return
         self.add_name(node, *new)
         others = [pair for pair in node.names if pair != new]
         # A lookup of the new name may have heard of the move before us, and dropped the old one.
