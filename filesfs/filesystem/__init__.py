@@ -7,9 +7,11 @@ hears of others' changes.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import trio
 
-from filesfs.domain import Entry, Handle, Inode, Usage
+from filesfs.domain import Entry, Handle, Inode, Kind, Usage
 from filesfs.errors import FilesfsError
 from filesfs.filesystem.attributes import AttributeView
 from filesfs.filesystem.coherence import Coherence
@@ -19,6 +21,7 @@ from filesfs.filesystem.namespace import Namespace
 from filesfs.filesystem.rename import Renaming
 from filesfs.filesystem.tree import Tree
 from filesfs.packed import form_of, unpack
+from filesfs.state.directories import Directory
 from filesfs.state.handles import DirectoryHandle, HandleTable
 from filesfs.state.inodes import Node
 
@@ -58,22 +61,41 @@ class Filesystem:
         handle.started = True
         return handle.snapshot
 
-    def listed(self, parent: Node, name: bytes, *, counts: bool) -> tuple[Node, Stat] | None:
-        """The node for a listed name as it is now, and what stat shows of it; None if it went since
-        the listing was taken. `counts`: what `listing_counts` says.
+    def listed(
+        self, parent: Node, snapshot: list[bytes], start: int, *, counts: bool
+    ) -> Iterator[tuple[int, bytes, Node, Stat]]:
+        """Of each name from position `start` on: the position, the name, the node for it as it is
+        now, and what stat shows of that. Names that went since the listing was taken are left out.
+        `counts`: what `listing_counts` says. Only after a device there may be an `await`.
         """
-        known = self.core.directories.known(parent)
-        if known is None:
-            return None
+        directory, ttl = self.core.directories.known, self.attributes.ttl(None)
+        at_rest, stat_at_rest = self.core.inodes.at_rest, self.attributes.stat_at_rest
+        for position in range(start, len(snapshot)):
+            name, known = snapshot[position], directory(parent)
+            if known is None:
+                return
+            packed, node = known.entries.get(name), None
+            if packed is not None and name not in known.local:
+                form = form_of(packed)
+                node = at_rest(form, packed, parent, name)
+            if node is not None:  # nearly always
+                status = stat_at_rest(node, form, ttl)
+            elif found := self._listed(known, parent, name, counts=counts):
+                node, status = found
+            else:
+                continue
+            yield position, name, node, status
+            if node.kind is not Kind.FILE:  # a device's number may have been waited for
+                ttl = self.attributes.ttl(None)
+
+    def _listed(
+        self, known: Directory, parent: Node, name: bytes, *, counts: bool
+    ) -> tuple[Node, Stat] | None:
         node = known.local.get(name)
         if node is None:
             packed = known.entries.get(name)
             if packed is None:
                 return None
-            form = form_of(packed)
-            node = self.core.inodes.at_rest(form, packed, parent, name)
-            if node is not None:
-                return node, self.attributes.stat_at_rest(node, form)
             node = self._listed_again(parent, name, unpack(packed), counts=counts)
         return node, self.attributes.stat(node)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import itertools
 import logging
+from typing import cast
 
 import trio
 from msgspec.structs import replace
@@ -300,7 +301,7 @@ class Tree:
 
     async def _shown(self, node: Node, listing: Listing) -> dict[bytes, Packed]:
         """By name, in steps that let others go on."""
-        shown: dict[bytes, Packed] = {}
+        shown: dict[bytes | None, Packed] = {}
         policy = self._core.rules.names
         from_wire = names.all_from_wire if listing.location.bucket else names.buckets_from_wire
         wire_names, at_rest = list(listing.at_rest), list(listing.at_rest.values())
@@ -309,12 +310,11 @@ class Tree:
                 await trio.lowlevel.checkpoint()
             step = slice(start, start + _STEP)
             found = from_wire(wire_names[step], policy)
-            for name, packed in zip(found, at_rest[step], strict=True):
-                if name is not None:
-                    shown[name] = packed
+            shown.update(zip(found, at_rest[step], strict=True))
+        shown.pop(None, None)  # what such names are told as
         if hidden := len(at_rest) - len(shown):
             log.info("%s: %d keys have names that Linux cannot hold", self.location(node), hidden)
-        return shown
+        return cast("dict[bytes, Packed]", shown)
 
     async def snapshot(self, node: Node) -> list[bytes]:
         """The names, the server's and then the local ones."""

@@ -22,6 +22,9 @@ _TYPES = {
 _KINDS = {type_: kind for kind, type_ in _TYPES.items()}
 BLOCK_BYTES = 4096  # st_blksize would make cp use it as its buffer size: larger is better
 _IO_BYTES = 1 << 20
+# Of a directory it is what glibc reads at a time: 400 entries. pyfuse3 makes and clears memory of
+# just this size for each answer, which of 1 MiB takes longer than the entries.
+_LISTING_BYTES = 1 << 16
 _TIME_LIMIT = 1 << 63  # nanoseconds: from the year 1677 to 2262
 
 
@@ -40,7 +43,7 @@ def entry_attributes(value: Stat, device: int = 0) -> pyfuse3.EntryAttributes:
     attributes.st_gid = gid
     attributes.st_size = size
     attributes.st_blocks = (size + 511) // 512
-    attributes.st_blksize = _IO_BYTES
+    attributes.st_blksize = _LISTING_BYTES if kind is Kind.DIRECTORY else _IO_BYTES
     attributes.st_rdev = device
     attributes.st_atime_ns = accessed_ns
     attributes.st_mtime_ns = modified_ns
@@ -48,6 +51,33 @@ def entry_attributes(value: Stat, device: int = 0) -> pyfuse3.EntryAttributes:
     attributes.entry_timeout = ttl
     attributes.attr_timeout = ttl
     return attributes
+
+
+class Successive:
+    """`entry_attributes` of one value after the other, in one object: only what differs from the
+    one before is set. For listings, where pyfuse3 copies it and most of it is the same.
+    """
+
+    def __init__(self) -> None:
+        self._attributes = pyfuse3.EntryAttributes()
+        self._shared: object = None
+        self._size = 0
+
+    def of(self, value: Stat) -> pyfuse3.EntryAttributes:
+        inode, kind, mode, nlink, uid, gid, size, accessed_ns, modified_ns, changed_ns, ttl = value
+        shared, attributes = (kind, mode, nlink, uid, gid, ttl), self._attributes
+        if shared != self._shared:
+            self._shared, self._size = shared, size
+            self._attributes = entry_attributes(value)
+            return self._attributes
+        attributes.st_ino = inode
+        attributes.st_atime_ns = accessed_ns
+        attributes.st_mtime_ns = modified_ns
+        attributes.st_ctime_ns = changed_ns
+        if size != self._size:
+            self._size = attributes.st_size = size
+            attributes.st_blocks = (size + 511) // 512
+        return attributes
 
 
 def absent(ttl: float) -> pyfuse3.EntryAttributes:

@@ -13,10 +13,11 @@ from typing import cast
 
 import pyfuse3
 
-from filesfs.domain import DEVICES, Handle, Inode
+from filesfs.domain import DEVICES, Handle, Inode, Kind
 from filesfs.filesystem import Caller, Filesystem, Stat
 from filesfs.fuse.attributes import (
     BLOCK_BYTES,
+    Successive,
     absent,
     attribute_change,
     entry_attributes,
@@ -222,23 +223,20 @@ class Operations(pyfuse3.Operations):
         snapshot = await self._fs.entries(Handle(fh), start_id)
         if not self._dots(parent, start_id, token):
             return
-        counts = self._fs.listing_counts(parent)
-        for index in range(max(0, start_id - 2), len(snapshot)):
-            name = snapshot[index]
-            found = self._fs.listed(parent, name, counts=counts)
-            if found is None:
-                continue
-            node, status = found
-            if node.kind in DEVICES:
-                attributes = await self._attributes(node)
+        counts, successive = self._fs.listing_counts(parent), Successive()
+        reply, remember = pyfuse3.readdir_reply, self._fs.core.inodes.remember
+        start = max(0, start_id - 2)
+        for position, name, node, status in self._fs.listed(parent, snapshot, start, counts=counts):
+            if node.kind is Kind.FILE or node.kind not in DEVICES:
+                attributes = successive.of(status)
             else:
-                attributes = entry_attributes(status)
+                attributes = await self._attributes(node)
             if not counts:
                 attributes.entry_timeout = 0
-            if not pyfuse3.readdir_reply(token, name, attributes, index + 3):
+            if not reply(token, name, attributes, position + 3):
                 self._fs.core.inodes.release(node)
                 return
-            self._fs.core.inodes.remember(node)
+            remember(node)
 
     def _dots(self, node: Node, start: int, token: pyfuse3.ReaddirToken) -> bool:
         """`.` and `..`, which carry no lookup count. False when the buffer is full."""

@@ -20,6 +20,8 @@ ROOT = Inode(1)
 # after a forget.
 _FIRST_LOCAL = 1 << 62
 _EMPTY_DIGEST = hashlib.blake2b(digest_size=8)
+_copy = _EMPTY_DIGEST.copy
+_number = int.from_bytes
 
 
 class Node:
@@ -145,9 +147,9 @@ def registered(node: Node) -> bool:
 
 def _derived(key: str) -> Inode:
     """A number that survives a forget: 61 bits of a digest, above the root's."""
-    digest = _EMPTY_DIGEST.copy()  # in a third of the time of a new one
+    digest = _copy()  # in a third of the time of a new one
     digest.update(key.encode())
-    return Inode((int.from_bytes(digest.digest(), "big") >> 3) | 2)
+    return Inode((_number(digest.digest(), "big") >> 3) | 2)
 
 
 # One that is not found is derived again when it is made.
@@ -294,7 +296,8 @@ class InodeTable:
     def remember(self, node: Node) -> None:
         """The kernel took a reference (lookup, create, a listed entry)."""
         node.lookups += 1
-        node.rest()
+        if type(node._entry) is not bytes:
+            node.rest()
 
     def forget(self, inode: Inode, count: int) -> None:
         node = self._by_inode.get(inode)

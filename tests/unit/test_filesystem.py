@@ -252,13 +252,13 @@ async def test_a_listing_tells_what_stat_does(tmp_path: Path) -> None:
 
         async def told() -> dict[bytes, Node]:
             nodes, directory = {}, mine.bucket
-            for name in await mine.names():
-                counts = mine.fs.listing_counts(directory)
-                found = mine.fs.listed(directory, name, counts=counts)
-                assert found is not None
-                nodes[name], status = found
-                assert status == mine.fs.attributes.stat(nodes[name])
-                mine.fs.core.inodes.remember(nodes[name])
+            names = await mine.names()
+            counts = mine.fs.listing_counts(directory)
+            for _, name, node, status in mine.fs.listed(directory, names, 0, counts=counts):
+                assert status == mine.fs.attributes.stat(node)
+                mine.fs.core.inodes.remember(node)
+                nodes[name] = node
+            assert [*nodes] == names
             return nodes
 
         first = await told()
