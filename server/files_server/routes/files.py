@@ -65,7 +65,7 @@ def _with_listing(request: Request, node: Node, entry: str) -> str:
     rows = listing.rows_of(services.catalog.at_hand, node.id, min(most, _MOST_LISTED))
     if rows is None:
         return entry
-    return f'{entry[:-1]},"listing":{services.entries.rows(rows, more=False)}}}'
+    return f'{entry[:-1]},"listing":{services.entries.rows([rows], more=False)}}}'
 
 
 @router.put(_PATH, **described("register_bucket_file"))
