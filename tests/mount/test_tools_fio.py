@@ -17,7 +17,7 @@ MIB = 16  # a job
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("engine", ["psync", "mmap"])
 @pytest.mark.parametrize("pattern", ["write", "randwrite", "randrw"])
-def test_fio_verifies(place: Path, engine: str, pattern: str) -> None:
+def test_fio_verifies(place: Path, tmp_path: Path, engine: str, pattern: str) -> None:
     """Jobs with a file each; then a second run verifies what lies there."""
     need("fio")
     options = [
@@ -35,11 +35,11 @@ def test_fio_verifies(place: Path, engine: str, pattern: str) -> None:
         "--group_reporting",
         "--output-format=json",
     ]
-    written = run("fio", *options, "--do_verify=1", "--end_fsync=1")
+    written = run("fio", *options, "--do_verify=1", "--end_fsync=1", cwd=tmp_path)  # for its notes
     job = _only_job(written)
     assert job["write"]["total_ios"] > 0
     assert job["read"]["total_ios"] >= job["write"]["total_ios"]  # each block was read again
-    _only_job(run("fio", *options, "--verify_only"))
+    _only_job(run("fio", *options, "--verify_only", cwd=tmp_path))
     assert sorted(path.stat().st_size for path in place.iterdir()) == [MIB << 20] * JOBS
 
 
