@@ -100,6 +100,7 @@ class MountSettings:
     writeback: bool = False
     exclusive: bool = False
     conflict: Literal["last", "fail"] = "last"
+    low_latency: Literal["auto", "on", "off"] = "auto"
     token: str | None = field(default=None, repr=False)
     ca_file: Path | None = None
     cert_file: Path | None = None

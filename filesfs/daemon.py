@@ -30,6 +30,7 @@ from filesfs.domain import Entry, Kind
 from filesfs.errors import NotFound, Unavailable, UsageError
 from filesfs.filesystem import Core, Filesystem, Rules
 from filesfs.fuse import turns
+from filesfs.fuse.awake import Awake
 from filesfs.fuse.device import premount
 from filesfs.fuse.kernel import KernelNotifier, cut_off
 from filesfs.fuse.operations import Operations
@@ -183,11 +184,13 @@ def _core(
 
 async def _serve(settings: MountSettings, core: Core, ready: Callable[[], None]) -> None:
     filesystem = Filesystem(core)
-    stop = _Stop()
+    stop, awake = _Stop(), Awake.chosen(settings.low_latency)
     await _send_earlier(filesystem)
-    async with _mounted(settings, filesystem, stop) as readable, trio.open_nursery() as nursery:
+    mounted = _mounted(settings, filesystem, stop, awake)
+    async with mounted as readable, trio.open_nursery() as nursery:
         nursery.start_soon(filesystem.coherence.run)
         nursery.start_soon(stop.watch)
+        nursery.start_soon(awake.run)
         # Before the mount is announced: whoever waited for that may ask at once.
         await nursery.start(control.serve, settings.cache_dir, _commands(settings, filesystem))
         nursery.start_soon(_announce, settings.mountpoint, ready)
@@ -209,7 +212,7 @@ async def _drain(filesystem: Filesystem) -> None:
 
 @asynccontextmanager
 async def _mounted(
-    settings: MountSettings, filesystem: Filesystem, stop: _Stop
+    settings: MountSettings, filesystem: Filesystem, stop: _Stop, awake: Awake
 ) -> AsyncIterator[turns.Readable]:
     source, options = str(settings.source), set(settings.fuse_options())
     device = premount(settings.mountpoint, source, options, acl=settings.acl)
@@ -232,7 +235,7 @@ async def _mounted(
     kernel.start()
     try:
         step = device.handshake.step if device else None
-        yield turns.Readable(stop.finish, step, backend.attend)
+        yield turns.Readable(stop.finish, step, backend.attend, awake.came)
     finally:
         kernel.stop()
         if stop.asked:

@@ -101,6 +101,12 @@ OPTIONS: Mapping[str, Option] = {
     "exclusive": _flag(
         "the kernel gathers small writes; what others change gets a new inode number"
     ),
+    "low_latency": Option(
+        _one_of("auto", "on", "off"),
+        "auto|on|off",
+        "processors stay awake while requests follow each other (default auto: in a virtual "
+        "machine of few)",
+    ),
     "conflict": Option(
         _one_of("last", "fail"),
         "last|fail",

@@ -136,7 +136,8 @@ class _Nursery:
 class Readable:
     """Waits for a descriptor, without yielding while there is something to read already. `ended` is
     told once it is the kernel's word that the mount is gone; `opening` is called before each wait
-    until it says that it is over; `known` is told the descriptor.
+    until it says that it is over; `known` is told the descriptor; `came` is told of each request,
+    how many nanoseconds it was waited for.
     """
 
     def __init__(
@@ -144,10 +145,12 @@ class Readable:
         ended: Callable[[], None],
         opening: Callable[[], bool] | None = None,
         known: Callable[[int], None] = lambda descriptor: None,
+        came: Callable[[int], None] = lambda after_ns: None,
     ) -> None:
         self._ended = ended
         self._opening = opening
         self._told = known
+        self._came = came
         self._poll = select.poll()
         self._known: int | None = None
         self._in_a_row = 0
@@ -176,7 +179,9 @@ class Readable:
             self._in_a_row = 0
             await trio.lowlevel.wait_readable(descriptor)
             events = self._poll.poll(0)
-        if perf_counter_ns() - began >= _SOON_NS:
+        after = perf_counter_ns() - began
+        self._came(after)
+        if after >= _SOON_NS:
             self._soon = max(self._soon - _LAG, 0)
         elif self._soon < _STREAM + _LAG:
             self._soon += 1
