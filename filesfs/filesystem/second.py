@@ -32,6 +32,8 @@ class SecondTries:
 
     def begin(self, thread: int, name: Name, began: float) -> None:
         """The thread's OPEN of this name, which came then, is answered ESTALE."""
+        if not thread:  # each one outside of our pid namespace: whose the next OPEN is, is unknown
+            return
         if len(self._refused) >= _MOST or len(self._asked) >= _MOST:
             self._refused.clear()
             self._asked.clear()

@@ -67,6 +67,20 @@ async def test_only_the_thread_that_was_refused_has_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.trio
+async def test_callers_without_a_number_have_none(tmp_path: Path) -> None:
+    """All processes outside of the mount's pid namespace are thread 0."""
+    tree = MemoryTree()
+    async with rig(tmp_path / "1", tree) as mine, rig(tmp_path / "2", tree, origin="o") as other:
+        node = await mine.store(b"a", b"one")
+        await other.lookup(b"a")
+        await other.store(b"a", b"second")
+        await refused(mine, node, Caller())
+        again = await look_up(mine, b"a", 0)
+        await other.store(b"a", b"the third")
+        await refused(mine, again, Caller())  # of another program, which began after that
+
+
+@pytest.mark.trio
 async def test_none_after_a_lookup_that_found_nothing(tmp_path: Path) -> None:
     tree = MemoryTree()
     async with rig(tmp_path / "1", tree) as mine, rig(tmp_path / "2", tree, origin="o") as other:
