@@ -105,7 +105,10 @@ def parse_destination(value: str, base_url: str) -> tuple[str, str]:
 def _path_of(value: str, base_url: str) -> str:
     if _PLAIN_PATH.match(value):  # as the mount writes it; the parser costs as much as the rest
         return value
-    parts = urlsplit(value)
+    try:
+        parts = urlsplit(value)
+    except ValueError:  # a host such as "[::1"
+        raise ApiError(400, f"The Destination {shown(value)} is no URL.") from None
     ours = urlsplit(base_url).netloc
     if parts.scheme and parts.netloc not in (ours, "localhost"):
         raise ApiError(400, f"The Destination {shown(value)} is on another server than {base_url}.")

@@ -30,6 +30,28 @@ def test_a_directory_moves_whole(client: httpx.Client, bucket: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "destination",
+    [
+        "http://[::1/v1/files/b/k",
+        "http://elsewhere/v1/files/b/k",
+        "//[x/v1/files/b/k",
+        "b/k",
+        "",
+        "/",
+    ],
+)
+def test_a_destination_that_is_none_of_this_server_is_400(
+    client: httpx.Client, bucket: str, destination: str
+) -> None:
+    put(client, f"{bucket}/a")
+    for method in ("MOVE", "BIND"):
+        answer = client.request(method, f"/files/{bucket}/a", headers={"Destination": destination})
+        assert answer.status_code == 400
+        assert "Destination" in answer.json()["detail"]
+    assert keys(client, bucket) == ["a"]
+
+
+@pytest.mark.parametrize(
     ("source", "destination", "status", "reason"),
     [
         ("d/", "d/e/x", 400, None),
