@@ -68,7 +68,7 @@ class Files:
     async def _ready(self, node: Node, caller: Caller, *, readable: bool) -> None:
         """Wait until the node is what its name leads to now. ESTALE if that is another one."""
         asked = bool(self.second_tries) and self.is_asked(node, caller.thread)
-        self.second_tries.end(caller.thread)
+        is_second = self.second_tries.end(caller.thread)  # then the kernel does not try again
         name = node.names[0] if node.names else None
         began = self._core.directories.now()
         try:
@@ -79,7 +79,7 @@ class Files:
                 if not asked:
                     await self._revalidate(node, readable=readable)
         except FileSystemError as error:
-            if error.code == errno.ESTALE and name is not None:
+            if error.code == errno.ESTALE and name is not None and not is_second:
                 self.second_tries.begin(caller.thread, (name[0].inode, name[1]), began)
             raise
 

@@ -15,6 +15,7 @@ _SECONDS = 1.0  # the kernel tries again at once; what comes later is another op
 
 Name = tuple[Inode, bytes]  # in a directory
 _NEVER: tuple[float, Name | None] = (float("-inf"), None)
+_SPENT: tuple[float, Name | None] = (float("inf"), None)
 
 
 class SecondTries:
@@ -23,7 +24,7 @@ class SecondTries:
     """
 
     def __init__(self) -> None:
-        self._refused: dict[int, tuple[float, Name]] = {}
+        self._refused: dict[int, tuple[float, Name | None]] = {}
         self._asked: dict[Inode, tuple[float, Name]] = {}
 
     def __bool__(self) -> bool:
@@ -34,10 +35,15 @@ class SecondTries:
         """The thread's OPEN of this name, which came then, is answered ESTALE."""
         if not thread:  # each one outside of our pid namespace: whose the next OPEN is, is unknown
             return
-        if len(self._refused) >= _MOST or len(self._asked) >= _MOST:
-            self._refused.clear()
-            self._asked.clear()
+        self._limit()
         self._refused[thread] = (began, name)
+
+    def spend(self, thread: int) -> None:
+        """Something else was ESTALE: if that was in an open(), the OPEN that follows is its second
+        try. Nothing would come after it, and what was looked up for others is too old for the next.
+        """
+        self._limit()
+        self._refused[thread] = _SPENT
 
     def needs(self, thread: int, name: Name) -> float:
         """What a lookup of this thread finds must have been asked for since then."""
@@ -46,6 +52,7 @@ class SecondTries:
 
     def found(self, node: Node, name: Name, asked: float) -> None:
         """A lookup led to this node, by what the server was asked then."""
+        self._limit()
         before, of = self._asked.get(node.inode, _NEVER)
         self._asked[node.inode] = (max(asked, before) if of == name else asked, name)
 
@@ -55,8 +62,15 @@ class SecondTries:
         asked, found = self._asked.get(node.inode, _NEVER)
         return name is not None and name == found and began <= asked and now < began + _SECONDS
 
-    def end(self, thread: int) -> None:
-        """Its second try came, or never comes."""
-        self._refused.pop(thread, None)
+    def end(self, thread: int) -> bool:
+        """Its second try came, or never comes. Whether there could be one."""
+        known = self._refused.pop(thread, None)
         if not self._refused:
+            self._asked.clear()
+        return known is not None
+
+    def _limit(self) -> None:
+        """A thread that is gone never ends its try."""
+        if len(self._refused) >= _MOST or len(self._asked) >= _MOST:
+            self._refused.clear()
             self._asked.clear()

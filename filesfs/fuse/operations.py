@@ -14,6 +14,7 @@ from typing import cast
 import pyfuse3
 
 from filesfs.domain import DEVICES, Handle, Inode, Kind
+from filesfs.errors import FileSystemError
 from filesfs.filesystem import Caller, Filesystem, Stat
 from filesfs.fuse.attributes import (
     BLOCK_BYTES,
@@ -144,7 +145,11 @@ class Operations(pyfuse3.Operations):
         node = self._node(inode)
         status = None
         if not (self._fs.files.second_tries and self._fs.files.is_asked(node, ctx.pid)):
-            status = await self._fs.attributes.fresh(node)
+            try:
+                status = await self._fs.attributes.fresh(node)
+            except FileSystemError:  # ESTALE
+                self._fs.files.second_tries.spend(ctx.pid)
+                raise
         return await self._attributes(node, status)
 
     async def setattr(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from filesfs.domain import Entry, Handle, Location
+from filesfs.domain import Entry, Handle, Inode, Location
 from filesfs.errors import FileSystemError
 from filesfs.filesystem import Caller
 from filesfs.state.inodes import Node
@@ -78,6 +78,48 @@ async def test_callers_without_a_number_have_none(tmp_path: Path) -> None:
         again = await look_up(mine, b"a", 0)
         await other.store(b"a", b"the third")
         await refused(mine, again, Caller())  # of another program, which began after that
+
+
+@pytest.mark.trio
+async def test_none_after_a_second_refusal(tmp_path: Path) -> None:
+    """The program has its ESTALE, and what it opens next is strict, whoever looked the name up."""
+    tree = MemoryTree()
+    async with rig(tmp_path / "1", tree) as mine, rig(tmp_path / "2", tree, origin="o") as other:
+        node = await mine.store(b"a", b"one")
+        await other.lookup(b"a")
+        await other.store(b"a", b"second")
+        await refused(mine, node)
+        await refused(mine, node)
+        found = await look_up(mine, b"a", 8)
+        await other.store(b"a", b"the third")
+        await refused(mine, found)
+
+
+@pytest.mark.trio
+async def test_none_if_a_getattr_was_the_first(tmp_path: Path) -> None:
+    tree = MemoryTree()
+    async with rig(tmp_path / "1", tree) as mine, rig(tmp_path / "2", tree, origin="o") as other:
+        node = await mine.store(b"a", b"one")
+        await other.lookup(b"a")
+        await other.store(b"a", b"second")
+        mine.fs.files.second_tries.spend(7)
+        await refused(mine, node)
+        found = await look_up(mine, b"a", 8)
+        await other.store(b"a", b"the third")
+        await refused(mine, found)
+
+
+@pytest.mark.trio
+async def test_a_second_try_that_never_comes_is_forgotten(tmp_path: Path) -> None:
+    """Its thread may be gone. Lookups are not remembered for it without end."""
+    async with rig(tmp_path) as mine:
+        node = await mine.store(b"a", b"one")
+        second = mine.fs.files.second_tries
+        second.begin(7, (mine.bucket.inode, b"a"), 0.0)
+        for number in range(2000):
+            second.found(Node(Inode(number), node.kind, None), (mine.bucket.inode, b"b"), 0.0)
+        assert not second
+        assert len(second._asked) <= 1000
 
 
 @pytest.mark.trio
