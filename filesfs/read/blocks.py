@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from filesfs.domain import Entry
 from filesfs.read.disk import DiskBlocks
+from filesfs.read.pace import Pace
 
 __all__ = ["BLOCK_BYTES", "BlockCache", "DiskBlocks", "version_of"]
 
@@ -102,6 +103,7 @@ class BlockCache:
         self._blocks: OrderedDict[_Key, _Block] = OrderedDict()
         self._indices: dict[str, set[int]] = {}
         self._readers = 0
+        self.pace = Pace()  # of the server that fills it
 
     @property
     def used_bytes(self) -> int:

@@ -91,7 +91,7 @@ class ReadStream:
         self._version = version_of(entry)
         # Without an etag the version is a guess that is good for the life of a mount only.
         self._disk: DiskBlocks | None = cache.disk if entry.etag is not None else None
-        self._window = ReadWindow(entry.size, cache.holds(entry.size))
+        self._window = ReadWindow(entry.size, cache.holds(entry.size), cache.pace)
         self._fetches: list[_Fetch] = []  # on their way; a handful, so a list is searched
         self._joined = False  # counted among those who read ahead
         self._saves = 0
@@ -266,11 +266,12 @@ class ReadStream:
         start = fetch.filled
         if start == end:
             return
-        arrived = partial(self._arrived, fetch)
+        arrived, began = partial(self._arrived, fetch), trio.current_time()
         data = await self._reader.read(self._entry, start, end - start, arrived)
         if len(data) == end - start:
             arrived(fetch.filled, memoryview(data)[fetch.filled - start :])
         if fetch.filled == end:
+            self._cache.pace.took(end - start, trio.current_time() - began)
             return
         detail = (
             f"{self._entry.location} has {self._size} bytes, but the server answered "

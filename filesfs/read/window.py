@@ -16,6 +16,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from filesfs.read.pace import Pace
+
 KIB = 1024
 MIB = 1024 * KIB
 
@@ -36,6 +38,9 @@ AREA = 64 * MIB
 REGION = 16 * MIB
 PIECE = 4 * MIB
 RENTED = 4
+# Over a thin line a piece takes longer than CHEAP such requests do: then it has to be paid for in
+# full. How long it takes there shows at the first purchase, which is one block.
+CHEAP = 64
 # A region that was fetched and is missing again has not stayed in the cache, where other files are
 # read as well: the next time it costs several times as many reads, and so on, or each read that
 # finds nothing would fetch it all.
@@ -110,6 +115,7 @@ class ReadWindow:
 
     size: int
     fits: bool = False
+    pace: Pace | None = None  # None: as fast as a server on this machine
     _runs: list[_Run] = field(default_factory=list)  # the one read last comes first
     _apart: bool = False  # the read seen last began a run
     _rented: dict[int, int] = field(default_factory=dict)  # reads at random by area
@@ -145,19 +151,36 @@ class ReadWindow:
             high = max(high, min(low + run.step, _floor(low, BLOCK) + BLOCK))
         elif start == 0:
             high = max(high, self.size if self.size <= WHOLE else FIRST)
-        elif self.fits and self._has_paid(low // REGION):
-            self._bought = self._pieces(low // REGION)
-            low = _floor(low, PIECE)
-            high = max(high, low + PIECE)
+        elif self.fits:
+            bought = self._buy(low)
+            low, high = min(low, bought.start), max(high, bought.end)
         high = min(high, self.size)
         if start <= run.head <= high:
             run.planned = max(run.planned, high)
         return Range(low, high)
 
-    def _has_paid(self, region: int) -> bool:
+    def _buy(self, low: int) -> Range:
+        """What reads at random have paid for around this one; itself at least."""
+        rent = self._rent()
+        if not self._has_paid(low // REGION, rent or RENTED):
+            return Range(low, low)
+        if rent is None:
+            del self._price[low // REGION]
+            return Range(_floor(low, BLOCK), _floor(low, BLOCK) + BLOCK)
+        self._bought = self._pieces(low // REGION)
+        return Range(_floor(low, PIECE), _floor(low, PIECE) + PIECE)
+
+    def _rent(self) -> int | None:
+        """How many reads pay for a piece. None: nobody knows yet."""
+        cost = self.pace.small_ones(PIECE) if self.pace is not None else 0.0
+        if cost is None:
+            return None
+        return RENTED if cost <= CHEAP else int(cost)
+
+    def _has_paid(self, region: int, rent: int) -> bool:
         again = self._price.get(region)
         where, paid = (self._random, region) if again else (self._rented, region * REGION // AREA)
-        price = again or RENTED
+        price = again or rent
         reads = where.get(paid, 0)
         if reads < price:
             where[paid] = reads + self._apart

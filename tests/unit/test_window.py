@@ -6,6 +6,7 @@ import random
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from filesfs.read.pace import Pace
 from filesfs.read.window import (
     AHEAD,
     BLOCK,
@@ -110,6 +111,40 @@ def test_reads_near_others_do_not_pay_but_have_what_was_paid_for() -> None:
         _read(window, offset, 4 * KIB, fetched)
     _read(window, 18 * MIB, 4 * KIB, fetched)
     assert Range(16 * MIB, 20 * MIB) in fetched
+
+
+def _read_at_random(pace: Pace, reads: int) -> list[Range]:
+    rng = random.Random(12)
+    window = ReadWindow(60 * MIB, fits=True, pace=pace)
+    fetched: list[Range] = []
+    for _ in range(reads):
+        _read(window, rng.randrange(60 * MIB // 4096) * 4096, 4 * KIB, fetched)
+    return fetched
+
+
+def test_over_a_thin_line_a_piece_is_paid_for_in_full() -> None:
+    """A megabyte a second: a piece takes as long as 400 reads of 10 ms."""
+    pace = Pace()
+    pace.took(4 * KIB, 0.01)
+    pace.took(MIB, 1.0)
+    assert sum(part.length for part in _read_at_random(pace, 300)) <= 300 * GRAIN
+    assert max(part.length for part in _read_at_random(pace, 600)) == PIECE
+
+
+def test_over_a_far_line_it_is_cheap() -> None:
+    pace = Pace()
+    pace.took(4 * KIB, 0.1)
+    pace.took(MIB, 0.2)
+    assert PIECE in {part.length for part in _read_at_random(pace, 10)}
+
+
+def test_while_nobody_knows_the_line_a_block_is_bought_first() -> None:
+    pace = Pace()
+    pace.took(4 * KIB, 0.01)
+    fetched = _read_at_random(pace, RENTED + 1)
+    assert [part.length for part in fetched] == [GRAIN] * RENTED + [BLOCK]
+    pace.took(MIB, 0.01)
+    assert max(part.length for part in _read_at_random(pace, 10)) == PIECE
 
 
 def test_a_region_that_does_not_stay_in_the_cache_is_seldom_fetched_again() -> None:
