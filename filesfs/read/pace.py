@@ -24,7 +24,8 @@ class Pace:
         if length <= _SMALL:
             self._small = _nearer(self._small, seconds)
         elif length >= _LONG:
-            self._byte = _nearer(self._byte, seconds / length)
+            # Ranges share the line: the quickest tells most.
+            self._byte = min(seconds / length, _nearer(self._byte, seconds / length))
 
     def small_ones(self, length: int) -> float | None:
         """How many small answers take as long as one of `length` bytes. None: not known yet."""
