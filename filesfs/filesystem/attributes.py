@@ -130,8 +130,9 @@ class AttributeView:
         """stat for the kernel, which asks because what it knew has run out."""
         if node.names and not node.local and node is not self._core.inodes.root:
             parent, name = node.names[0]
-            known, _ = self._core.directories.lookup(parent, name)
-            if not known and node.opens == 0:
+            known, entry = self._core.directories.lookup(parent, name)
+            listed = known and entry is not None and not node.shows(entry)  # since it was asked for
+            if node.opens == 0 and (listed or not known):
                 found = await self._tree.child(parent, name)
                 if found is None or found is not node:
                     raise FileSystemError(errno.ESTALE, "the name leads elsewhere by now")

@@ -275,3 +275,18 @@ def test_conflict_fail_makes_it_stale(
         assert failure(stream.close) == errno.ESTALE
         assert content(client, "f") == b"theirs"
         assert path.read_text() == "theirs"
+
+
+def test_link_counts_of_many_directories_are_seen_in_time(here: Path, there: Path) -> None:
+    """The last of them are told by one listing, not each by an answer of its own."""
+    names = [f"d{number}" for number in range(12)]
+    for name in names:
+        (here / name).mkdir()
+    wait_for(lambda: all((there / name).exists() for name in names), SEEN_SECONDS)
+    for name in names:
+        (here / name / "below").mkdir()
+
+    def counts() -> set[int]:
+        return {(there / name).stat().st_nlink for name in names}
+
+    wait_for(lambda: counts() == {3}, SEEN_SECONDS)
