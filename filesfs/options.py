@@ -104,8 +104,8 @@ OPTIONS: Mapping[str, Option] = {
     "low_latency": Option(
         _one_of("auto", "on", "off"),
         "auto|on|off",
-        "processors stay awake while requests follow each other (default auto: in a virtual "
-        "machine of few)",
+        "processors stay awake while requests follow each other (default auto: in small "
+        "virtual machines)",
     ),
     "conflict": Option(
         _one_of("last", "fail"),
