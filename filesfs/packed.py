@@ -6,9 +6,9 @@ Pure but for what it remembers of the last entries, and of what entries have in 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, NewType
+from typing import NamedTuple, NewType, TypeAlias, cast
 
 import msgspec
 
@@ -50,6 +50,12 @@ class Form(msgspec.Struct, frozen=True, gc=False, array_like=True):
     changed_ns: int | None
     accessed_ns: int | None
     xattrs: Mapping[str, bytes] | None
+
+
+_Fields: TypeAlias = tuple[  # a Form's, in its order
+    int, str, str | None, int, int, str | None, str | None, int, bool, int | None, int | None,
+    int | None, int | None, int | None, int | None, Mapping[str, bytes] | None,
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,16 +187,10 @@ def common_number(bucket: str, kind: Kind, mime_type: str, url: str) -> int:
     return _packer.number(bucket, kind, mime_type, url)
 
 
-def pack_form(form: Form) -> Packed:
-    """As `pack`, from the form itself."""
-    return Packed(_encode(form))
-
-
-def form_of(packed: Packed) -> Form:
-    """What is packed, as it is: a third of the cost of `unpack`, where a few fields are enough."""
-    return _decode(packed)
-
-
-def kind_of_form(form: Form) -> Kind:
-    """The kind of the entry that it is the form of."""
-    return _packer.kind(form)
+# For thousands of entries, where one more call of Python counts:
+# as `pack`, from the fields of the form, which takes two thirds of making a Form and packing it;
+pack_fields = cast("Callable[[_Fields], Packed]", _encode)
+# what is packed, as it is, a third of the cost of `unpack`, where a few fields are enough;
+form_of = cast("Callable[[Packed], Form]", _decode)
+# and the kind of the entry that it is the form of.
+kind_of_form = _packer.kind

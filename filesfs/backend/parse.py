@@ -30,7 +30,7 @@ from filesfs.domain import (
     kind_of,
 )
 from filesfs.errors import Unavailable
-from filesfs.packed import Form, Packed, common_number, pack_form
+from filesfs.packed import Packed, common_number, pack_fields
 from filesfs.wire import DIRECTORY, Operation
 
 _COMPACT = json.JSONEncoder(separators=(",", ":"))
@@ -192,24 +192,25 @@ def _names(page: _Rows, directory: Location) -> Names:
     """No Entry is made of any, which would take as long as all that is done here."""
     base = f"{directory.key}/" if directory.key else ""
     shared = PLACE.join(page.url)
-    commons: dict[tuple[bool, str], int] = {}
+    files: dict[str, int] = {}  # the numbers of what they share, by mime type
+    directories: dict[str, int] = {}
     found = []
     for row in page.rows:
-        name, mime_type = row.name, row.mime_type
-        if is_directory := name.endswith("/"):
-            name = name[:-1]
-        common = commons.get((is_directory, mime_type))
+        name, mime_type, commons = row.name, row.mime_type, files
+        if name[-1:] == "/":
+            name, commons = name[:-1], directories
+        common = commons.get(mime_type)
         if common is None:
-            kind = Kind.DIRECTORY if is_directory else kind_of(mime_type)
+            kind = kind_of(mime_type) if commons is files else Kind.DIRECTORY
             common = common_number(directory.bucket, kind, mime_type, shared)
-            commons[is_directory, mime_type] = common
+            commons[mime_type] = common
         found.append((name, _packed(row, common, base + name)))
     return found
 
 
 def _packed(row: _Row, common: int, key: str) -> Packed:
-    return pack_form(
-        Form(
+    return pack_fields(
+        (
             common,
             key,
             None,  # the url: it is the common one
