@@ -132,13 +132,17 @@ class AttributeView:
             parent, name = node.names[0]
             known, entry = self._core.directories.lookup(parent, name)
             listed = known and entry is not None and not node.shows(entry)  # since it was asked for
-            if node.opens == 0 and (listed or not known):
+            if node.opens == 0 and (listed or not known) and not self._is_detached(node):
                 found = await self._tree.child(parent, name)
                 if found is None or found is not node:
                     raise FileSystemError(errno.ESTALE, "the name leads elsewhere by now")
         if node is self._core.inodes.root and not self._core.directories.feed:
             await self._refresh_root(node)
         return self.stat(node)
+
+    def _is_detached(self, node: Node) -> bool:
+        """Whether another node has its place: who still holds this one sees what it was."""
+        return node.entry is not None and self._core.inodes.find(node.entry) is not node
 
     async def _refresh_root(self, node: Node) -> None:
         if self._core.rules.root.bucket:

@@ -152,6 +152,23 @@ async def test_an_answer_that_an_event_overtook_is_not_kept(tmp_path: Path) -> N
 
 
 @pytest.mark.trio
+async def test_who_holds_what_was_changed_sees_what_it_was(tmp_path: Path) -> None:
+    """As with an O_PATH descriptor, whose fstat() is a GETATTR; its name leads elsewhere."""
+    tree = MemoryTree()
+    async with rig(tmp_path / "1", tree) as mine, rig(tmp_path / "2", tree, origin="o") as other:
+        node = await mine.store(b"a", b"one")
+        await other.lookup(b"a")
+        await other.store(b"a", b"second")
+        await refused(mine, node)
+        again = await look_up(mine, b"a")
+        assert again is not node
+        for _ in ("known", "doubted"):
+            assert (await mine.fs.attributes.fresh(node)).size == 3
+            mine.fs.core.directories.doubt(mine.bucket, b"a")
+        assert (await mine.fs.attributes.fresh(again)).size == 6
+
+
+@pytest.mark.trio
 async def test_a_lookup_of_a_second_try_asks_the_server(tmp_path: Path) -> None:
     """What is known of the name is from before the open() began."""
     tree = MemoryTree()
