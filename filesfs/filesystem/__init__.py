@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import trio
 
 from filesfs.domain import Entry, Handle, Inode, Kind, Usage
-from filesfs.errors import FilesfsError
+from filesfs.errors import FilesfsError, FileSystemError
 from filesfs.filesystem.attributes import AttributeView
 from filesfs.filesystem.coherence import Coherence
 from filesfs.filesystem.core import Caller, Core, Kernel, Rules, Stat
@@ -129,6 +129,19 @@ class Filesystem:
         else:
             second.end(thread)
         return node
+
+    async def fresh(self, node: Node, thread: int) -> Stat:
+        """What stat shows, for a kernel that asks because what it knew has run out. In the second
+        try of the thread's open() the node is what was looked up for it.
+        """
+        second = self.files.second_tries
+        if second and self.files.is_asked(node, thread):
+            return self.attributes.stat(node)
+        try:
+            return await self.attributes.fresh(node)
+        except FileSystemError:  # ESTALE
+            second.spend(thread)
+            raise
 
     # -- the rest ---------------------------------------------------------------------------------
     async def usage(self) -> Usage:

@@ -14,7 +14,6 @@ from typing import cast
 import pyfuse3
 
 from filesfs.domain import DEVICES, Handle, Inode, Kind
-from filesfs.errors import FileSystemError
 from filesfs.filesystem import Caller, Filesystem, Stat
 from filesfs.fuse.attributes import (
     BLOCK_BYTES,
@@ -143,14 +142,7 @@ class Operations(pyfuse3.Operations):
     # -- attributes -------------------------------------------------------------------------------
     async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
         node = self._node(inode)
-        status = None
-        if not (self._fs.files.second_tries and self._fs.files.is_asked(node, ctx.pid)):
-            try:
-                status = await self._fs.attributes.fresh(node)
-            except FileSystemError:  # ESTALE
-                self._fs.files.second_tries.spend(ctx.pid)
-                raise
-        return await self._attributes(node, status)
+        return await self._attributes(node, await self._fs.fresh(node, ctx.pid))
 
     async def setattr(
         self,

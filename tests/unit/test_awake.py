@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -49,13 +50,20 @@ def device() -> Iterator[Device]:
     pipe.close()
 
 
+@asynccontextmanager
+async def running(device: Device) -> AsyncIterator[Awake]:
+    keeper = Awake(device.writes)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(keeper.run)
+        yield keeper
+        nursery.cancel_scope.cancel()
+
+
 @pytest.mark.trio
 async def test_a_burst_holds_it_until_no_request_comes(
     device: Device, autojump_clock: trio.testing.MockClock
 ) -> None:
-    keeper = Awake(device.writes)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(keeper.run)
+    async with running(device) as keeper:
         for _ in range(8):
             keeper.came(SOON)
         await trio.sleep(0.001)
@@ -70,7 +78,6 @@ async def test_a_burst_holds_it_until_no_request_comes(
             keeper.came(SOON)
         await trio.sleep(0.02)
         assert device.told() == [NONE, ANY]
-        nursery.cancel_scope.cancel()
     assert device.is_closed()
 
 
@@ -78,14 +85,11 @@ async def test_a_burst_holds_it_until_no_request_comes(
 async def test_requests_now_and_then_do_not(
     device: Device, autojump_clock: trio.testing.MockClock
 ) -> None:
-    keeper = Awake(device.writes)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(keeper.run)
+    async with running(device) as keeper:
         for number in range(100):
             keeper.came(LATE if number % 7 == 0 else SOON)
             await trio.sleep(0.001)
         assert device.told() == []
-        nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -35,14 +37,21 @@ async def refused(mine: Rig, node: Node, caller: Caller = THREAD) -> None:
     assert raised.value.code == errno.ESTALE
 
 
-@pytest.mark.trio
-async def test_a_second_try_opens_what_was_looked_up_for_it(tmp_path: Path) -> None:
-    """Though it has changed once more since."""
+@asynccontextmanager
+async def changed(folder: Path) -> AsyncIterator[tuple[Rig, Rig, Node]]:
+    """Two clients, and the node of a file that the other one has changed since."""
     tree = MemoryTree()
-    async with rig(tmp_path / "1", tree) as mine, rig(tmp_path / "2", tree, origin="o") as other:
+    async with rig(folder / "1", tree) as mine, rig(folder / "2", tree, origin="o") as other:
         node = await mine.store(b"a", b"one")
         await other.lookup(b"a")
         await other.store(b"a", b"second")
+        yield mine, other, node
+
+
+@pytest.mark.trio
+async def test_a_second_try_opens_what_was_looked_up_for_it(tmp_path: Path) -> None:
+    """Though it has changed once more since."""
+    async with changed(tmp_path) as (mine, other, node):
         await refused(mine, node)
         again = await look_up(mine, b"a")
         await other.store(b"a", b"the third")
@@ -55,11 +64,7 @@ async def test_a_second_try_opens_what_was_looked_up_for_it(tmp_path: Path) -> N
 
 @pytest.mark.trio
 async def test_only_the_thread_that_was_refused_has_one(tmp_path: Path) -> None:
-    tree = MemoryTree()
-    async with rig(tmp_path / "1", tree) as mine, rig(tmp_path / "2", tree, origin="o") as other:
-        node = await mine.store(b"a", b"one")
-        await other.lookup(b"a")
-        await other.store(b"a", b"second")
+    async with changed(tmp_path) as (mine, other, node):
         await refused(mine, node)
         again = await look_up(mine, b"a")
         await other.store(b"a", b"the third")
@@ -69,11 +74,7 @@ async def test_only_the_thread_that_was_refused_has_one(tmp_path: Path) -> None:
 @pytest.mark.trio
 async def test_callers_without_a_number_have_none(tmp_path: Path) -> None:
     """All processes outside of the mount's pid namespace are thread 0."""
-    tree = MemoryTree()
-    async with rig(tmp_path / "1", tree) as mine, rig(tmp_path / "2", tree, origin="o") as other:
-        node = await mine.store(b"a", b"one")
-        await other.lookup(b"a")
-        await other.store(b"a", b"second")
+    async with changed(tmp_path) as (mine, other, node):
         await refused(mine, node, Caller())
         again = await look_up(mine, b"a", 0)
         await other.store(b"a", b"the third")
@@ -83,11 +84,7 @@ async def test_callers_without_a_number_have_none(tmp_path: Path) -> None:
 @pytest.mark.trio
 async def test_none_after_a_second_refusal(tmp_path: Path) -> None:
     """The program has its ESTALE, and what it opens next is strict, whoever looked the name up."""
-    tree = MemoryTree()
-    async with rig(tmp_path / "1", tree) as mine, rig(tmp_path / "2", tree, origin="o") as other:
-        node = await mine.store(b"a", b"one")
-        await other.lookup(b"a")
-        await other.store(b"a", b"second")
+    async with changed(tmp_path) as (mine, other, node):
         await refused(mine, node)
         await refused(mine, node)
         found = await look_up(mine, b"a", 8)
@@ -97,12 +94,13 @@ async def test_none_after_a_second_refusal(tmp_path: Path) -> None:
 
 @pytest.mark.trio
 async def test_none_if_a_getattr_was_the_first(tmp_path: Path) -> None:
-    tree = MemoryTree()
-    async with rig(tmp_path / "1", tree) as mine, rig(tmp_path / "2", tree, origin="o") as other:
-        node = await mine.store(b"a", b"one")
-        await other.lookup(b"a")
-        await other.store(b"a", b"second")
-        mine.fs.files.second_tries.spend(7)
+    async with changed(tmp_path) as (mine, other, node):
+        old = await mine.store(b"b", b"old")
+        mine.fs.core.inodes.remember(old)
+        await other.fs.namespace.unlink(other.bucket, b"b")
+        mine.fs.core.directories.doubt(mine.bucket, b"b")
+        with pytest.raises(FileSystemError):
+            await mine.fs.fresh(old, 7)
         await refused(mine, node)
         found = await look_up(mine, b"a", 8)
         await other.store(b"a", b"the third")
@@ -154,11 +152,7 @@ async def test_an_answer_that_an_event_overtook_is_not_kept(tmp_path: Path) -> N
 @pytest.mark.trio
 async def test_who_holds_what_was_changed_sees_what_it_was(tmp_path: Path) -> None:
     """As with an O_PATH descriptor, whose fstat() is a GETATTR; its name leads elsewhere."""
-    tree = MemoryTree()
-    async with rig(tmp_path / "1", tree) as mine, rig(tmp_path / "2", tree, origin="o") as other:
-        node = await mine.store(b"a", b"one")
-        await other.lookup(b"a")
-        await other.store(b"a", b"second")
+    async with changed(tmp_path) as (mine, _, node):
         await refused(mine, node)
         again = await look_up(mine, b"a")
         assert again is not node
