@@ -2,7 +2,7 @@
 
 Each request wakes the mount, often the server, and then the program, on processors that have just
 gone to sleep. In a virtual machine, where to sleep is to give the processor back to the host, that
-is up to half of what a small request costs (docs/decisions/0040). A process tells the kernel
+is up to two fifths of what a small request costs (docs/decisions/0040). A process tells the kernel
 through /dev/cpu_dma_latency what latency it can bear, for as long as it holds that open, so that
 kill -9 leaves nothing behind. It must not know what is asked for.
 """
