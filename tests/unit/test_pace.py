@@ -10,7 +10,7 @@ from filesfs.read.blocks import BlockCache
 from filesfs.read.pace import Pace
 from filesfs.read.stream import ReadStream
 from filesfs.read.window import GRAIN, KIB, MIB, PIECE
-from tests.unit.test_stream import FakeReader, _entry
+from tests.unit.stream_rig import FakeReader, entry_of
 
 
 def test_nothing_is_known_before_both_kinds_came() -> None:
@@ -39,7 +39,7 @@ async def test_streams_tell_of_what_they_fetched(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:
     reader, cache = FakeReader(bytes(32 * MIB)), BlockCache(64 * MIB)
-    stream = ReadStream(reader, cache, nursery, _entry(32 * MIB))
+    stream = ReadStream(reader, cache, nursery, entry_of(32 * MIB))
     for offset in (1 * MIB, 9 * MIB, 17 * MIB, 25 * MIB, 5 * MIB):
         await stream.read(offset, 4 * KIB)
     # Each took a second: four small ones, and the block that shows the line.

@@ -1,8 +1,6 @@
 """ReadStream: the right bytes of one version, each fetched once, errors told to those who wait."""
 
 import random
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import trio
@@ -10,73 +8,11 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from filesfs.domain import Arrived, Entry, ETag, Kind, Location
 from filesfs.errors import Corrupted, Stale, Unavailable
-from filesfs.read.blocks import BLOCK_BYTES, BlockCache, DiskBlocks, version_of
+from filesfs.read.blocks import BLOCK_BYTES, BlockCache, version_of
 from filesfs.read.stream import ReadStream
 from filesfs.read.window import GRAIN, KIB, MIB
-
-CONTENT = random.Random(3).randbytes(10 * MIB + 12_345)
-
-
-def _entry(size: int = len(CONTENT), etag: str | None = '"e1"') -> Entry:
-    return Entry(
-        Location("bucket", "key"), Kind.FILE, size, "", 1, etag=ETag(etag) if etag else None
-    )
-
-
-class FakeReader:
-    """Content with a latency. `asked` are the ranges; `fail` says which requests go wrong. Long
-    ranges arrive block by block where `arrives`, some of their blocks twice."""
-
-    def __init__(
-        self,
-        content: bytes = CONTENT,
-        delay: Callable[[], float] = lambda: 1.0,
-        fail: Callable[[int, int], bool] = lambda offset, length: False,
-        arrives: bool = False,
-    ) -> None:
-        self.content = content
-        self.delay = delay
-        self.fail = fail
-        self.arrives = arrives
-        self.asked: list[tuple[int, int]] = []
-        self.running = 0
-        self.most_running = 0
-
-    async def read(self, entry: Entry, offset: int, length: int, arrived: Arrived) -> bytes:
-        self.asked.append((offset, length))
-        self.running += 1
-        self.most_running = max(self.most_running, self.running)
-        try:
-            await trio.sleep(self.delay())
-            return await self._read(offset, length, arrived)
-        finally:
-            self.running -= 1
-
-    async def _read(self, offset: int, length: int, arrived: Arrived) -> bytes:
-        content = self.content[offset : offset + length]
-        if self.arrives and length >= MIB:
-            await self._tell(offset, content[: length // 2], arrived)
-            if self.fail(offset, length):
-                raise Unavailable("the fake says so")
-            await self._tell(offset, content, arrived)
-            return b""
-        if self.fail(offset, length):
-            raise Unavailable("the fake says so")
-        return content
-
-    async def _tell(self, offset: int, content: bytes, arrived: Arrived) -> None:
-        at = 0
-        while at < len(content):
-            end = min(len(content), at + BLOCK_BYTES - (offset + at) % BLOCK_BYTES)
-            arrived(offset + at, memoryview(content)[at:end])
-            at = end
-            await trio.sleep(self.delay() / 10)
-
-
-def _blocks_in(folder: Path) -> list[Path]:
-    return [file for file in folder.iterdir() if file.suffix != ".partial"]
+from tests.unit.stream_rig import CONTENT, FakeReader, entry_of
 
 
 async def _until_something_is_on_its_way(stream: ReadStream, reader: FakeReader) -> None:
@@ -98,7 +34,7 @@ def cache() -> BlockCache:
 async def test_reads_end_at_the_end(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, cache: BlockCache
 ) -> None:
-    stream = ReadStream(FakeReader(), cache, nursery, _entry())
+    stream = ReadStream(FakeReader(), cache, nursery, entry_of())
     size = len(CONTENT)
     assert await stream.read(size - 10, 100) == CONTENT[-10:]
     assert await stream.read(size, 100) == b""
@@ -112,7 +48,7 @@ async def test_a_file_read_through_is_fetched_once_and_ahead(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, cache: BlockCache
 ) -> None:
     reader = FakeReader()
-    stream = ReadStream(reader, cache, nursery, _entry())
+    stream = ReadStream(reader, cache, nursery, entry_of())
     got = [await stream.read(offset, 128 * KIB) for offset in range(0, len(CONTENT), 128 * KIB)]
     assert b"".join(got) == CONTENT
     assert sum(length for _, length in reader.asked) == len(CONTENT)
@@ -125,11 +61,11 @@ async def test_what_was_read_is_there_for_another_handle_unless_the_kernel_has_i
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, cache: BlockCache
 ) -> None:
     reader = FakeReader()
-    stream = ReadStream(reader, cache, nursery, _entry())
+    stream = ReadStream(reader, cache, nursery, entry_of())
     await stream.read(7 * MIB, 500 * KIB)
     await stream.read(3 * MIB, 500 * KIB)
     requests = len(reader.asked)
-    again = ReadStream(reader, cache, nursery, _entry())
+    again = ReadStream(reader, cache, nursery, entry_of())
     assert await again.read(3 * MIB, 500 * KIB) == CONTENT[3 * MIB : 3 * MIB + 500 * KIB]
     assert len(reader.asked) == requests
     for offset in range(0, len(CONTENT), 128 * KIB):
@@ -144,7 +80,7 @@ async def test_a_random_read_fetches_little(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, cache: BlockCache
 ) -> None:
     reader = FakeReader()
-    stream = ReadStream(reader, cache, nursery, _entry())
+    stream = ReadStream(reader, cache, nursery, entry_of())
     at = 5 * MIB + 3
     assert await stream.read(at, 4096) == CONTENT[at : at + 4096]
     assert reader.asked == [(5 * MIB, 2 * GRAIN)]
@@ -156,8 +92,8 @@ async def test_a_whole_block_is_not_copied(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, cache: BlockCache
 ) -> None:
     block = CONTENT[:BLOCK_BYTES]
-    stream = ReadStream(FakeReader(), cache, nursery, _entry())
-    cache.put(version_of(_entry()), 0, block)
+    stream = ReadStream(FakeReader(), cache, nursery, entry_of())
+    cache.put(version_of(entry_of()), 0, block)
     assert await stream.read(0, BLOCK_BYTES) is block
     assert (await stream.view(10, 20)).obj is block
     await stream.aclose()
@@ -168,7 +104,7 @@ async def test_reads_at_one_time_share_a_fetch(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, cache: BlockCache
 ) -> None:
     reader = FakeReader()
-    stream = ReadStream(reader, cache, nursery, _entry())
+    stream = ReadStream(reader, cache, nursery, entry_of())
     got = []
 
     async def read(offset: int) -> None:
@@ -187,10 +123,10 @@ async def test_reads_at_one_time_share_a_fetch(
 async def test_another_version_is_fetched_anew(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, cache: BlockCache
 ) -> None:
-    old = ReadStream(FakeReader(), cache, nursery, _entry())
+    old = ReadStream(FakeReader(), cache, nursery, entry_of())
     await old.read(0, 4096)
     changed = bytes(len(CONTENT))
-    new = ReadStream(FakeReader(changed), cache, nursery, _entry(etag='"e2"'))
+    new = ReadStream(FakeReader(changed), cache, nursery, entry_of(etag='"e2"'))
     assert await new.read(0, 4096) == changed[:4096]
     assert await old.read(0, 4096) == CONTENT[:4096]
     await old.aclose()
@@ -202,7 +138,7 @@ async def test_an_error_is_told_to_the_read_and_the_next_one_tries_again(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, cache: BlockCache
 ) -> None:
     reader = FakeReader(fail=lambda offset, length: len(reader.asked) == 1)
-    stream = ReadStream(reader, cache, nursery, _entry())
+    stream = ReadStream(reader, cache, nursery, entry_of())
     with pytest.raises(Unavailable, match="the fake says so"):
         await stream.read(0, 4096)
     assert await stream.read(0, 4096) == CONTENT[:4096]
@@ -214,7 +150,7 @@ async def test_a_failed_prefetch_is_told_to_nobody_unless_one_waits(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, cache: BlockCache
 ) -> None:
     reader = FakeReader()
-    stream = ReadStream(reader, cache, nursery, _entry())
+    stream = ReadStream(reader, cache, nursery, entry_of())
     await stream.read(0, 128 * KIB)
     await stream.read(128 * KIB, 128 * KIB)
     reader.fail = lambda offset, length: True
@@ -242,7 +178,7 @@ async def test_an_answer_of_the_wrong_length_is_not_served(
     error: type[Exception],
     length: int,
 ) -> None:
-    stream = ReadStream(FakeReader(bytes(1000)), cache, nursery, _entry(length + 500, etag))
+    stream = ReadStream(FakeReader(bytes(1000)), cache, nursery, entry_of(length + 500, etag))
     with pytest.raises(error, match="the server answered"):
         await stream.read(0, length + 500)
     await stream.aclose()
@@ -253,7 +189,7 @@ async def test_aclose_cancels_what_is_on_its_way(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, cache: BlockCache
 ) -> None:
     reader = FakeReader()
-    stream = ReadStream(reader, cache, nursery, _entry())
+    stream = ReadStream(reader, cache, nursery, entry_of())
     await _until_something_is_on_its_way(stream, reader)
     assert cache.share == 32 * MIB  # one reader has it all
     got = []
@@ -285,7 +221,7 @@ async def test_a_mount_that_ends_leaves_no_read_hanging(
     reader = FakeReader()
     async with trio.open_nursery() as readers:
         daemon = await readers.start(_run_nursery)
-        stream = ReadStream(reader, cache, daemon, _entry())
+        stream = ReadStream(reader, cache, daemon, entry_of())
 
         async def read() -> None:
             with pytest.raises(Unavailable, match="the mount ended"):
@@ -301,7 +237,7 @@ async def test_a_reader_who_is_cancelled_leaves_the_fetch_to_the_others(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, cache: BlockCache
 ) -> None:
     reader = FakeReader()
-    stream = ReadStream(reader, cache, nursery, _entry())
+    stream = ReadStream(reader, cache, nursery, entry_of())
     with trio.move_on_after(0.5) as scope:
         await stream.read(0, 4096)
     assert scope.cancelled_caught
@@ -314,7 +250,7 @@ async def test_a_reader_who_is_cancelled_leaves_the_fetch_to_the_others(
 async def test_without_memory_reads_still_work(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:
-    stream = ReadStream(FakeReader(), BlockCache(0), nursery, _entry())
+    stream = ReadStream(FakeReader(), BlockCache(0), nursery, entry_of())
     got = [await stream.read(offset, MIB) for offset in range(0, len(CONTENT), MIB)]
     assert b"".join(got) == CONTENT
     await stream.aclose()
@@ -327,7 +263,7 @@ async def test_seeking_away_for_good_gives_up_what_was_ahead(
     content = bytes(512 * MIB)
     cache = BlockCache(64 * MIB)
     reader = FakeReader(content, delay=lambda: 100.0)
-    stream = ReadStream(reader, cache, nursery, _entry(len(content), '"z"'))
+    stream = ReadStream(reader, cache, nursery, entry_of(len(content), '"z"'))
     await _until_something_is_on_its_way(stream, reader)
     async with trio.open_nursery() as readers:
         for k in range(1, 6):
@@ -335,52 +271,6 @@ async def test_seeking_away_for_good_gives_up_what_was_ahead(
         await trio.testing.wait_all_tasks_blocked()
         assert reader.running == 5  # these alone
     await stream.aclose()
-
-
-@pytest.mark.trio
-async def test_the_disk_serves_after_a_restart(nursery: trio.Nursery, tmp_path: Path) -> None:
-    reader = FakeReader(delay=lambda: 0)
-    stream = ReadStream(
-        reader, BlockCache(64 * MIB, DiskBlocks(tmp_path, 10**9)), nursery, _entry()
-    )
-    for offset in range(0, len(CONTENT), MIB):
-        await stream.read(offset, MIB)
-    await stream.aclose()
-    with trio.fail_after(20):
-        while len(_blocks_in(tmp_path)) < 11:
-            await trio.lowlevel.checkpoint()  # saves go on in the background
-
-    silent = FakeReader(fail=lambda offset, length: True)
-    again = ReadStream(silent, BlockCache(64 * MIB, DiskBlocks(tmp_path, 10**9)), nursery, _entry())
-    for offset in range(0, len(CONTENT), 300 * KIB):
-        assert await again.read(offset, 300 * KIB) == CONTENT[offset : offset + 300 * KIB]
-    assert silent.asked == []
-    await again.aclose()
-
-
-@pytest.mark.trio
-async def test_a_damaged_block_on_disk_is_fetched_again(
-    nursery: trio.Nursery, tmp_path: Path
-) -> None:
-    disk = DiskBlocks(tmp_path, 10**9)
-    version = version_of(_entry())
-    disk.put(version, 0, b"!" * BLOCK_BYTES)
-    (file,) = _blocks_in(tmp_path)
-    file.write_bytes(file.read_bytes()[:-1])
-    reader = FakeReader(delay=lambda: 0)
-    stream = ReadStream(reader, BlockCache(MIB, disk), nursery, _entry())
-    assert await stream.read(0, 4096) == CONTENT[:4096]
-    assert len(reader.asked) == 1
-    await stream.aclose()
-
-
-@pytest.mark.trio
-async def test_a_guessed_version_does_not_go_to_disk(nursery: trio.Nursery, tmp_path: Path) -> None:
-    cache = BlockCache(64 * MIB, DiskBlocks(tmp_path, 10**9))
-    stream = ReadStream(FakeReader(delay=lambda: 0), cache, nursery, _entry(etag=None))
-    await stream.read(0, 2 * MIB)
-    await stream.aclose()
-    assert _blocks_in(tmp_path) == []
 
 
 @settings(max_examples=60, deadline=None)
@@ -418,7 +308,7 @@ def test_any_reads_give_the_right_bytes(
 
     async def main() -> None:
         async with trio.open_nursery() as nursery:
-            stream = ReadStream(reader, BlockCache(memory), nursery, _entry(size))
+            stream = ReadStream(reader, BlockCache(memory), nursery, entry_of(size))
             position = 0
             async with trio.open_nursery() as readers:
                 for how, length in reads:
