@@ -208,6 +208,7 @@ async def _drain(filesystem: Filesystem) -> None:
         await filesystem.files.drain()
     with trio.move_on_after(_LAST_SECONDS):
         await filesystem.files.drain(written=True)
+        await filesystem.coherence.end()
 
 
 @asynccontextmanager
@@ -289,6 +290,7 @@ def _commands(settings: MountSettings, filesystem: Filesystem) -> Mapping[str, c
             "pid": os.getpid(),
             "uptime_seconds": round(time.time() - started),
             "feed": core.directories.feed,
+            "leased_files": len(core.leases),
             "tasks": trio.lowlevel.current_statistics().tasks_living,
             "inodes": len(core.inodes),
             "open_files": len(filesystem.files.handles),

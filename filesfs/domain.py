@@ -8,10 +8,11 @@ It must not hold behaviour beyond what follows from the value itself, and no I/O
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import NewType
+from typing import NamedTuple, NewType
 
 import msgspec
 
@@ -187,3 +188,28 @@ class Change:
     etag: ETag | None
     own: bool  # made by this very mount
     cursor: str
+    is_tree: bool = False  # of a directory or a bucket: what is below it may be meant, too
+    is_recall: bool = False  # nothing changed: the change before it waits until we confirm it
+
+
+class Lease(NamedTuple):
+    """The server's promise that nobody else's change of a file is answered before we have heard of
+    it. `until` and `span` are seconds, of `lease_clock`; all leases of a term run out together.
+    """
+
+    term: str
+    until: float
+    span: float
+
+
+class Whole(NamedTuple):
+    """A file as open() wants it: `content` if that was asked for and is no longer than that."""
+
+    entry: Entry
+    content: bytes | None
+    lease: Lease | None = None
+
+
+def lease_clock() -> float:
+    """Seconds, those of a suspended machine too: for the server they pass."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)

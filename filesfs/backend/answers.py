@@ -77,6 +77,10 @@ class Answer:
         return self.headers.get("files-cursor", "")
 
     @property
+    def lease(self) -> str:
+        return self.headers.get("files-lease", "")
+
+    @property
     def changed_ns(self) -> int:
         """When the server stamped what a removal or a move touched; 0 where it does not say."""
         told = self.headers.get("files-changed", "")

@@ -62,6 +62,8 @@ class ChangeFeed:
             for cursor, name, data in events.feed(await self._next(pieces)):
                 if not (name or data):
                     yield Change(Operation.BUCKET, (), None, None, True, cursor)
+                elif name == "confirm":
+                    yield Change(Operation.BUCKET, (), None, None, True, cursor, is_recall=True)
                 elif name in ("", "change", "message") and data:
                     yield self._understood(data, cursor)
                 self._cursor = cursor or self._cursor

@@ -30,6 +30,8 @@ from filesfs.domain import (
     Kind,
     Location,
     ResourceId,
+    Whole,
+    lease_clock,
 )
 from filesfs.errors import (
     Corrupted,
@@ -54,6 +56,8 @@ _CORRUPTED_TRIES = 3
 _CHECKED = 16 * digests.BLOCK
 # Asks the server to hold the bytes against what it stored their checksums for (RFC 9530).
 _CHECK = {"Want-Content-Digest": "crc32c=10"}
+_LEASED = {"Files-Lease": "1"}
+_NOTHING: dict[str, str] = {}
 
 
 class RichContent:
@@ -65,6 +69,7 @@ class RichContent:
         self._requester = requester
         self._targets = targets
         self._extensions = extensions
+        self._wish = _LEASED if Extension.LEASES in extensions else _NOTHING
         self._abilities = Abilities(
             resume=Extension.RESUME in extensions,
             digests=Extension.INTEGRITY in extensions,
@@ -92,24 +97,25 @@ class RichContent:
         ]
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    async def read_whole(
-        self, location: Location, limit: int, known: Entry | None = None
-    ) -> tuple[Entry, bytes | None]:
-        answered = await self._with_entry(location, limit, known)
+    async def read_whole(self, location: Location, limit: int, known: Entry | None = None) -> Whole:
+        began = lease_clock()
+        answered = await self._with_entry(location, limit, known, began) if limit else None
         if answered is not None:
             return answered
-        entry = await self.stat(location)
+        target = self._targets.of(location, "view=full")
+        answer = await self._requester.ask(Request("GET", target, self._wish))
+        entry, lease = parse.file_entry(answer.body), parse.lease(answer.lease, began)
         if entry.kind is Kind.DIRECTORY or entry.size > limit:
-            return entry, None
+            return Whole(entry, None, lease)
         if known is not None and known.etag is not None and known.etag == entry.etag:
-            return entry, None
-        return entry, await self.read(entry, 0, entry.size)
+            return Whole(entry, None, lease)
+        return Whole(entry, await self.read(entry, 0, entry.size), lease)
 
     async def _with_entry(
-        self, location: Location, limit: int, known: Entry | None
-    ) -> tuple[Entry, bytes | None] | None:
+        self, location: Location, limit: int, known: Entry | None, began: float
+    ) -> Whole | None:
         """Entry and content in one request; None where that needs two after all."""
-        headers = {"Range": f"bytes=0-{limit - 1}"}
+        headers = {"Range": f"bytes=0-{limit - 1}", **self._wish}
         if known is not None and known.etag is not None:
             headers["If-None-Match"] = known.etag
         target = self._targets.of(location, "alt=media&view=full")
@@ -121,12 +127,12 @@ class RichContent:
         told = answer.headers.get("files-entry")
         if told is None:
             return None
-        entry = parse.file_entry(told)
-        if answer.status == 304:
-            return entry, None
-        if entry.size > limit:
-            return entry, None
-        return (entry, bytes(answer.body)) if len(answer.body) == entry.size else None
+        entry, lease = parse.file_entry(told), parse.lease(answer.lease, began)
+        if answer.status == 304 or entry.size > limit:
+            return Whole(entry, None, lease)
+        if len(answer.body) != entry.size:
+            return None
+        return Whole(entry, bytes(answer.body), lease)
 
     async def put(
         self,

@@ -9,6 +9,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 
+from filesfs.backend import parse
 from filesfs.backend.answers import Answer
 from filesfs.backend.changes import ChangeFeed
 from filesfs.backend.paths import Targets
@@ -25,9 +26,12 @@ from filesfs.domain import (
     Entry,
     ETag,
     Kind,
+    Lease,
     Location,
     ResourceId,
     Usage,
+    Whole,
+    lease_clock,
 )
 from filesfs.errors import InvalidRequest, NotFound, Unsupported
 from filesfs.packed import Listing
@@ -94,9 +98,7 @@ class HttpBackend:
     ) -> bytes:
         return await self._dialect.read(entry, offset, length, arrived)
 
-    async def read_whole(
-        self, location: Location, limit: int, known: Entry | None = None
-    ) -> tuple[Entry, bytes | None]:
+    async def read_whole(self, location: Location, limit: int, known: Entry | None = None) -> Whole:
         return await self._dialect.read_whole(location, limit, known)
 
     async def put(
@@ -180,6 +182,17 @@ class HttpBackend:
         if Extension.CHANGES not in self._extensions:
             raise Unsupported("This server has no change feed.")
         return self._feed.open()
+
+    async def extend_leases(self, term: str, heard: str = "") -> Lease | None:
+        began = lease_clock()
+        headers = {"Files-Lease": term} | ({"Last-Event-ID": heard} if heard else {})
+        request = Request("POST", self._targets.files("leases=1"), headers, urgent=True)
+        return parse.lease((await self._requester.ask(request)).lease, began)
+
+    async def return_leases(self, term: str) -> None:
+        headers = {"Files-Lease": term}
+        request = Request("DELETE", self._targets.files("leases=1"), headers, urgent=True)
+        await self._requester.ask(request)
 
     # -- inner ------------------------------------------------------------------------------------
     async def _probe(self) -> Answer | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 import sys
 from typing import Annotated, Any
 
@@ -24,6 +25,7 @@ from filesfs.domain import (
     Entry,
     ETag,
     Kind,
+    Lease,
     Location,
     ResourceId,
     Usage,
@@ -34,6 +36,7 @@ from filesfs.packed import Packed, common_number, pack_fields
 from filesfs.wire import DIRECTORY, Operation
 
 _COMPACT = json.JSONEncoder(separators=(",", ":"))
+_LEASE = re.compile(r"([0-9a-z-]{1,64}) ([0-9]{1,5})\Z")  # a term, milliseconds
 _NO_XATTRS: dict[str, bytes] = {}
 Body = dict[str, Any]
 Names = list[tuple[str, Packed]]  # what is in a directory: each wire name with its entry at rest
@@ -329,7 +332,17 @@ def change_event(data: str, cursor: str, origin: str) -> Change:
         ETag(event.etag) if event.etag else None,
         event.origin == origin,
         cursor,
+        any(not key or key.endswith("/") for _, key in event.keys),
     )
+
+
+def lease(told: str, began: float) -> Lease | None:
+    """Files-Lease, of a request that was sent at `began`; None where there is none."""
+    found = _LEASE.match(told)
+    if found is None:
+        return None
+    span = int(found[2]) / 1000
+    return Lease(found[1], began + span, span)
 
 
 def patch_body(change: AttributeChange) -> bytes:

@@ -27,6 +27,7 @@ from filesfs.domain import (
     Location,
     ResourceId,
     Usage,
+    Whole,
 )
 from filesfs.errors import (
     AccessDenied,
@@ -108,13 +109,11 @@ class PlainDialect:
             fresh = await self._fresh(entry)
             return await self._read_url(fresh, offset, end)
 
-    async def read_whole(
-        self, location: Location, limit: int, known: Entry | None = None
-    ) -> tuple[Entry, bytes | None]:
+    async def read_whole(self, location: Location, limit: int, known: Entry | None = None) -> Whole:
         entry = await self.stat(location)
         if entry.kind is Kind.DIRECTORY or entry.size > limit:
-            return entry, None
-        return entry, await self.read(entry, 0, entry.size)
+            return Whole(entry, None)
+        return Whole(entry, await self.read(entry, 0, entry.size))
 
     async def put(
         self,

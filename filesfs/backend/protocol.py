@@ -19,9 +19,11 @@ from filesfs.domain import (
     Entry,
     ETag,
     Kind,
+    Lease,
     Location,
     ResourceId,
     Usage,
+    Whole,
 )
 from filesfs.packed import Listing
 from filesfs.wire import Extension
@@ -112,13 +114,11 @@ class FilesBackend(Protocol):
         then b"" is returned; after trouble it is told from the beginning once more.
         """
 
-    async def read_whole(
-        self, location: Location, limit: int, known: Entry | None = None
-    ) -> tuple[Entry, bytes | None]:
-        """Entry and content in one request, or (entry, None) beyond `limit` bytes of content.
+    async def read_whole(self, location: Location, limit: int, known: Entry | None = None) -> Whole:
+        """Entry and content in one request; no content beyond `limit` bytes of it. Used at open().
 
-        `known`: if the server still has this version the content part is None (304). Used at
-        open().
+        `known`: if the server still has this version the content part is None (304). With a lease,
+        where the server grants one.
         """
 
     async def put(
@@ -201,3 +201,11 @@ class FilesBackend(Protocol):
         connection is lost (10 s of silence), Gone when the epoch changed or the cursor was pruned:
         drop all clean caches.
         """
+
+    async def extend_leases(self, term: str, heard: str = "") -> Lease | None:
+        """Leases last longer, and what was changed up to the cursor `heard` is no longer leased.
+        Another term: of the one asked for, nothing is.
+        """
+
+    async def return_leases(self, term: str) -> None:
+        """Nobody has to wait for us any more."""

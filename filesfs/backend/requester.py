@@ -31,6 +31,7 @@ from filesfs.errors import AccessDenied, Corrupted, FilesfsError, Unavailable
 # Done again, these would meet what others have put under the name since.
 _ONCE = frozenset({"DELETE", "MOVE"})
 _CURSOR_DIGITS = 18
+_URGENT_CONNECTIONS = 2
 _READ_TRIES = 3  # a GET that stalls is given up early enough for as many tries before the deadline
 
 
@@ -44,6 +45,7 @@ class Request(msgspec.Struct, frozen=True):
     bulk: bool = False
     expected: int = 0  # bytes of content asked for; large ones have a way of their own
     landing: Landing | None = None  # where a large one goes, if the server tells its checksums
+    urgent: bool = False  # others' requests may wait for it: it never waits for ours
 
     @property
     def gets_content(self) -> bool:
@@ -63,6 +65,7 @@ class Requester:
         self.lone = Lone()
         self._metadata = Pool(address, settings.metadata_connections, self.lone)
         self._data = Pool(address, settings.data_connections, self.lone)
+        self._urgent = Pool(address, _URGENT_CONNECTIONS, self.lone)
         self._large = None if address.tls else BulkPool(address, settings.data_connections)
         self._common = _common_headers(settings)
         self._elsewhere: httpx.AsyncClient | None = None
@@ -104,8 +107,7 @@ class Requester:
             if request.expected >= WORTH_IT and self._large and request.method == "GET":
                 raw = await self._large.get(head, stall, request.landing)
             else:
-                pool = self._data if request.bulk else self._metadata
-                raw = await pool.request(request.method, head, request.body, stall)
+                raw = await self._pool(request).request(request.method, head, request.body, stall)
         except httpx.HTTPError as error:
             raise _connection_error(error) from error
         finally:
@@ -113,6 +115,11 @@ class Requester:
         answer = _answer(raw)
         self._see(answer.cursor)
         return check(answer, only_error_objects=self.is_extended)
+
+    def _pool(self, request: Request) -> Pool:
+        if request.urgent:
+            return self._urgent
+        return self._data if request.bulk else self._metadata
 
     def _see(self, cursor: str) -> None:
         epoch, _, number = cursor.rpartition("-")
@@ -206,6 +213,7 @@ class Requester:
     async def aclose(self) -> None:
         await self._metadata.aclose()
         await self._data.aclose()
+        await self._urgent.aclose()
         if self._large is not None:
             self._large.close()
         if self._elsewhere is not None:

@@ -7,6 +7,7 @@ It must not fetch anything: a doubt is enough, the next use asks.
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 
 import trio
 
@@ -37,9 +38,13 @@ class Coherence:
             try:
                 async with self._core.backend.changes() as events:
                     self._core.directories.feed_connected(gap=self._gap)
+                    self._core.leases.feed_connected()
                     self._gap = False
                     async for change in events:
-                        self.apply(change)
+                        if change.is_recall:
+                            self._core.nursery.start_soon(self._confirm, change.cursor)
+                        else:
+                            self.apply(change)
             except Gone:
                 log.warning("the change feed has a gap: cached names are asked for again")
                 self._gap = True
@@ -51,8 +56,29 @@ class Coherence:
             self._lost()
             await trio.sleep(_RECONNECT_SECONDS)
 
+    async def _confirm(self, cursor: str) -> None:
+        """Somebody's change waits until we have heard of it, which we have: events come in order.
+        If he does not learn that, the leases run out.
+        """
+        leases = self._core.leases
+        try:
+            lease = await self._core.backend.extend_leases(leases.term, cursor)
+            if lease is not None:
+                leases.extend(lease)
+        except FilesfsError as error:
+            log.info("a recalled lease is not confirmed: %s", error)
+
+    async def end(self) -> None:
+        """The mount goes: nobody has to wait for it."""
+        leases = self._core.leases
+        if leases.term:
+            leases.feed_lost()
+            with suppress(FilesfsError):
+                await self._core.backend.return_leases(leases.term)
+
     def _lost(self) -> None:
         """Without the feed nothing is believed for longer than the ttl, by the kernel neither."""
+        self._core.leases.feed_lost()
         self._core.directories.feed_lost()
         for node in self._core.inodes:
             for parent, name in node.names:
@@ -66,6 +92,7 @@ class Coherence:
         for location in change.locations:
             self._core.directories.note_event(location.parent, change.cursor)
         if not change.own:
+            self._core.leases.heard(change)
             for location in change.locations:
                 self.doubt(location, change.operation)
             if change.resource_id is not None:

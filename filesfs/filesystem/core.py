@@ -20,6 +20,7 @@ from filesfs.errors import FileSystemError
 from filesfs.read.blocks import BlockCache, version_of
 from filesfs.state.directories import DirectoryCache
 from filesfs.state.inodes import InodeTable, Node, inside
+from filesfs.state.leases import Leases
 from filesfs.state.names import NamePolicy
 from filesfs.write.buffer import SpoolFolder
 from filesfs.write.journal import Journal
@@ -211,6 +212,7 @@ class Core:
     journal: Journal
     nursery: trio.Nursery
     kernel: Kernel
+    leases: Leases = field(default_factory=Leases)
     namespace: NamespaceLock = field(default_factory=NamespaceLock)
     # Nodes whose rename here waits for its answer, and what tells of that.
     moving: dict[Node, trio.Event] = field(default_factory=dict)

@@ -13,11 +13,8 @@ import os
 from contextlib import suppress
 from typing import NamedTuple, NoReturn
 
-from filesfs.domain import Attributes, Entry, Handle, Kind, Location
-from filesfs.errors import (
-    FileSystemError,
-    NotFound,
-)
+from filesfs.domain import Attributes, Entry, Handle, Kind, Lease, Location
+from filesfs.errors import FilesfsError, FileSystemError, NotFound
 from filesfs.filesystem.commits import Commits
 from filesfs.filesystem.content import unsent
 from filesfs.filesystem.core import Caller, Core, version_of
@@ -37,11 +34,13 @@ SMALL = 128 << 10  # a file up to this size comes whole with the request that op
 
 
 class _News(NamedTuple):
-    """Of a name in a directory, and when it was asked for."""
+    """Of a name in a directory, and when it was asked for; the lease that came along."""
 
     parent: Node
     name: bytes
     stamp: Stamp
+    lease: Lease | None
+    mark: int
 
 
 class Files:
@@ -51,6 +50,7 @@ class Files:
         self.handles: HandleTable[FileHandle] = HandleTable()
         self.commits = Commits(core, tree)
         self.second_tries = SecondTries()
+        self._extending = False
 
     # -- open -------------------------------------------------------------------------------------
     async def open(self, node: Node, flags: int, caller: Caller) -> tuple[Handle, bool]:
@@ -76,12 +76,36 @@ class Files:
                 self._refuse_given_up(node)
             if node.kind is Kind.FILE and not unsent(node):
                 await self.commits.backlog.clear(node)
-                if not asked:
+                if not asked and not self._is_leased(node):
                     await self._revalidate(node, readable=readable)
         except FileSystemError as error:
             if error.code == errno.ESTALE and name is not None and not is_second:
                 self.second_tries.begin(caller.thread, (name[0].inode, name[1]), began)
             raise
+
+    def _is_leased(self, node: Node) -> bool:
+        """Whether the server would have told us if its name did not lead to this version now."""
+        leases, entry = self._core.leases, node.entry
+        if not leases or entry is None or self._core.moving:  # where what moves is, nobody knows
+            return False
+        if not leases.holds(self._tree.location(node), node.inode, entry):
+            return False
+        if leases.is_half_over and not self._extending:
+            self._extending = True
+            self._core.nursery.start_soon(self._extend)
+        return True
+
+    async def _extend(self) -> None:
+        """Whoever opens files all the time keeps their leases."""
+        leases = self._core.leases
+        try:
+            lease = await self._core.backend.extend_leases(leases.term)
+            if lease is not None:
+                leases.extend(lease)
+        except FilesfsError as error:  # then they run out
+            log.debug("leases: %s", error)
+        finally:
+            self._extending = False
 
     def is_asked(self, node: Node, thread: int) -> bool:
         """Whether the node is what the server had while the thread's running open() asked."""
@@ -126,6 +150,7 @@ class Files:
         self._core.inodes.set_entry(node, entry)
         if news is not None and (news.parent, news.name) in node.names:
             self._core.directories.keep_entry(news.parent, news.name, entry, news.stamp)
+            self._core.leases.grant(news.lease, news.mark, node.inode, entry)
 
     async def _undisturbed(self, node: Node, readable: bool) -> tuple[Entry, _News | None]:
         """What the server has under the node's name, and what that tells of the name: nothing if
@@ -135,14 +160,15 @@ class Files:
         for _ in range(_TRIES):
             place, stamp = node.names[0] if node.names else None, directories.stamp(node)
             before = directories.heard(*place) if place is not None else ()
-            entry = await self._present(node, readable)
+            mark = self._core.leases.mark
+            entry, lease = await self._present(node, readable)
             if place is None or unsent(node):
                 break
             if directories.heard(*place) == before:
-                return entry, _News(*place, stamp)
+                return entry, _News(*place, stamp, lease, mark)
         return entry, None
 
-    async def _present(self, node: Node, readable: bool) -> Entry:
+    async def _present(self, node: Node, readable: bool) -> tuple[Entry, Lease | None]:
         """What the server has under the node's name; ESTALE if that is another resource. If a
         rename of ours came in between, it is asked again, under the name after that.
         """
@@ -150,9 +176,9 @@ class Files:
         for _ in range(_TRIES):
             moving, where = self._core.moving.get(node), self._tree.location(node)
             with suppress(NotFound):
-                entry = await self._latest(node, where, readable)
+                entry, lease = await self._latest(node, where, readable)
                 if entry.kind is node.kind and _same(entry, node.entry):
-                    return entry
+                    return entry, lease
             moving = self._core.moving.get(node, moving)
             if moving is not None:
                 await moving.wait()
@@ -160,15 +186,16 @@ class Files:
                 break
         return self._other_resource(node)
 
-    async def _latest(self, node: Node, location: Location, readable: bool) -> Entry:
+    async def _latest(
+        self, node: Node, location: Location, readable: bool
+    ) -> tuple[Entry, Lease | None]:
         assert node.entry is not None
         known = self._core.blocks.find(version_of(node.entry), 0, 0, 1) is not None
-        if not readable or known or not 0 < node.entry.size <= SMALL:
-            return await self._core.backend.stat(location)
-        entry, data = await self._core.backend.read_whole(location, SMALL, None)
-        if data is not None and data:
+        wanted = readable and not known and 0 < node.entry.size <= SMALL
+        entry, data, lease = await self._core.backend.read_whole(location, SMALL if wanted else 0)
+        if data:
             self._core.blocks.put(version_of(entry), 0, data)
-        return entry
+        return entry, lease
 
     def _refuse_given_up(self, node: Node) -> None:
         """ESTALE for a file that nobody has, which the kernel has not heard of yet."""

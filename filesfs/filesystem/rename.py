@@ -14,7 +14,14 @@ from operator import attrgetter
 import trio
 
 from filesfs.domain import Kind
-from filesfs.errors import Conflict, FileSystemError, NotFound, PreconditionFailed, Unsupported
+from filesfs.errors import (
+    Conflict,
+    FileSystemError,
+    NotFound,
+    PreconditionFailed,
+    Unavailable,
+    Unsupported,
+)
 from filesfs.filesystem.content import Content
 from filesfs.filesystem.core import Core
 from filesfs.filesystem.files import Files
@@ -205,6 +212,9 @@ class Renaming:
             raise FileSystemError(errno.EXDEV, str(error)) from error
         except Conflict:
             self._core.directories.doubt(*new)
+            raise
+        except Unavailable:  # it may have been done
+            self._core.leases.clear()
             raise
 
     async def _uncover(self, parent: Node, name: bytes) -> None:

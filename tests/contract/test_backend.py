@@ -152,7 +152,7 @@ async def test_what_was_put_is_read(backend: FilesBackend, bucket: str, size: in
 
 async def test_read_whole(backend: FilesBackend, bucket: str) -> None:
     put_entry = await put(backend, Location(bucket, "f"))
-    entry, content = await backend.read_whole(Location(bucket, "f"), 100)
+    entry, content, _ = await backend.read_whole(Location(bucket, "f"), 100)
     assert (entry.location, content) == (put_entry.location, b"hello")
     assert (await backend.read_whole(Location(bucket, "f"), 4))[1] is None
     if not is_plain(backend):

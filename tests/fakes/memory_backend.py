@@ -30,9 +30,11 @@ from filesfs.domain import (
     Entry,
     ETag,
     Kind,
+    Lease,
     Location,
     ResourceId,
     Usage,
+    Whole,
 )
 from filesfs.errors import FilesfsError, Gone, InvalidRequest, Stale, Unavailable, Unsupported
 from filesfs.packed import Listing, listing_of
@@ -125,6 +127,8 @@ class MemoryBackend:
         self.tree = tree if tree is not None else MemoryTree()
         self.faults = Faults()
         self.origin = origin
+        self.lease: Lease | None = None  # what comes with each file that is opened
+        self.extended: list[tuple[str, str]] = []
         self.sends_along = False  # listings, with what their directories are
         self.usage_answer = Usage(1 << 40, 1 << 39, 0)
         self._extensions = extensions
@@ -163,6 +167,13 @@ class MemoryBackend:
         await self.faults.before("usage", Location(""))
         return dataclasses.replace(self.usage_answer, files=len(self.tree.names))
 
+    async def extend_leases(self, term: str, heard: str = "") -> Lease | None:
+        self.extended.append((term, heard))
+        return self.lease
+
+    async def return_leases(self, term: str) -> None:
+        self.lease = None
+
     # -- content ----------------------------------------------------------------------------------
     async def read(
         self, entry: Entry, offset: int, length: int, arrived: Arrived | None = None
@@ -174,16 +185,16 @@ class MemoryBackend:
         self.faults.after("read")
         return content[offset : offset + length]
 
-    async def read_whole(
-        self, location: Location, limit: int, known: Entry | None = None
-    ) -> tuple[Entry, bytes | None]:
+    async def read_whole(self, location: Location, limit: int, known: Entry | None = None) -> Whole:
+        if not limit:
+            return Whole(await self.stat(location), None, self.lease)
         await self.faults.before("read_whole", location)
         entry = self.tree.stat(location)
         unchanged = known is not None and known.etag == entry.etag
         if entry.kind is Kind.DIRECTORY or unchanged or entry.size > limit:
-            return entry, None
+            return Whole(entry, None, self.lease)
         self.faults.after("read_whole")
-        return entry, self.tree.resource(location).content
+        return Whole(entry, self.tree.resource(location).content, self.lease)
 
     async def put(
         self,
@@ -309,6 +320,11 @@ class MemoryBackend:
             unsubscribe()
             if send in self._feeds:
                 self._feeds.remove(send)
+
+    def tell(self, change: Change) -> None:
+        """This client's running change feeds of something."""
+        for feed in self._feeds:
+            feed.send_nowait(change)
 
     def drop_feeds(self, error: FilesfsError) -> None:
         """End this client's running change feeds with `error`."""

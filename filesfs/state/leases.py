@@ -1,0 +1,112 @@
+"""Leases: of which files the server answers nobody's change before this mount has heard of it.
+
+Sync throughout. It must not ask for anything: who opens a file brings the leases, and the change
+feed ends them. A leased file is what it was when the lease came, so open() need not ask the server
+whether it still is: see docs/decisions/0041-leases.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from filesfs.domain import Change, Entry, Inode, Lease, Location, ResourceId, lease_clock
+from filesfs.wire import Operation
+
+MOST = 50_000  # files; the server grants twice as many
+# Of a directory, what lies below is meant, too.
+_OF_TREES = frozenset({Operation.MOVE, Operation.EXCHANGE, Operation.DELETE, Operation.BUCKET})
+
+
+class _Held(NamedTuple):
+    inode: Inode
+    etag: str
+    resource_id: ResourceId
+
+
+class Leases:
+    """Owner of what is leased, by the place that was asked for. Times are of `lease_clock`."""
+
+    def __init__(self, clock: Callable[[], float] = lease_clock) -> None:
+        self.term = ""
+        self._clock = clock
+        self._until = 0.0
+        self._span = 0.0
+        self._listening = False  # to the change feed
+        self._news = 0
+        self._held: dict[Location, _Held] = {}
+        self._places: dict[ResourceId, Location] = {}
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    @property
+    def mark(self) -> int:
+        """To be taken before a file is asked for: what is heard of until its lease comes may have
+        ended that.
+        """
+        return self._news
+
+    @property
+    def is_half_over(self) -> bool:
+        """Time to ask for more."""
+        return self._clock() > self._until - self._span / 2
+
+    def grant(self, lease: Lease | None, mark: int, inode: Inode, entry: Entry) -> None:
+        """The answer that brought this entry of the inode brought a lease, too, or none."""
+        if lease is None or mark != self._news or not self._listening:
+            return
+        self.extend(lease)
+        self._drop(entry.location)
+        if entry.nlink != 1 or entry.etag is None or entry.resource_id is None:
+            return  # by another name it may be changed unheard; or it cannot be told from another
+        if len(self._held) < MOST:
+            self._held[entry.location] = _Held(inode, entry.etag, entry.resource_id)
+            self._places[entry.resource_id] = entry.location
+
+    def extend(self, lease: Lease) -> None:
+        """All of this term last so long. Of other terms nothing is left."""
+        if lease.term != self.term:
+            self.clear()
+            self.term, self._until = lease.term, lease.until
+        self._until, self._span = max(self._until, lease.until), lease.span
+
+    def holds(self, location: Location, inode: Inode, entry: Entry) -> bool:
+        """Whether at this place there is still this version of the file."""
+        held = self._held.get(location)
+        if held is None or held.inode != inode or held.etag != entry.etag:
+            return False
+        if self._clock() < self._until:
+            return True
+        self.clear()
+        return False
+
+    def heard(self, change: Change) -> None:
+        """Somebody else's change."""
+        self._news += 1
+        if change.is_tree and change.operation in _OF_TREES:
+            self.clear()
+            return
+        for location in change.locations:
+            self._drop(location)
+        if change.resource_id is not None and change.resource_id in self._places:
+            self._drop(self._places[change.resource_id])
+
+    def feed_connected(self) -> None:
+        self._listening = True
+
+    def feed_lost(self) -> None:
+        """Nothing is heard of any more."""
+        self._listening = False
+        self.clear()
+
+    def clear(self) -> None:
+        """Nothing is leased, nor what is on its way."""
+        self._news += 1
+        self._held.clear()
+        self._places.clear()
+
+    def _drop(self, location: Location) -> None:
+        held = self._held.pop(location, None)
+        if held is not None and self._places.get(held.resource_id) == location:
+            del self._places[held.resource_id]
