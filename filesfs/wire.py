@@ -55,6 +55,7 @@ class Extension(StrEnum):
     UNDELETE = "undelete"  # what was deleted or replaced can be listed and brought back
     LEASES = "leases"  # of files: others' changes wait until the holder has heard of them
     RANGES_UPLOAD = "partial"  # a session that starts from the current version; see docs/decisions
+    LEASES = "leases"  # a file is opened without asking, until its change is recalled
 
 
 class _Body(BaseModel):

@@ -144,6 +144,8 @@ def _right(scope: Scope, target: Target) -> Right:
     method: str = scope["method"]
     if target.kind is Kind.SESSION:
         return Right.WRITE
+    if target.kind is Kind.ROOT and _query(scope).get("leases"):
+        return Right.READ  # what is leased was read
     if method == "PUT":
         if target.is_uri:
             return Right.REGISTER

@@ -28,7 +28,7 @@ from files_server.routes.registered import Context
 from files_server.settings import Settings
 
 _ALLOWED = {
-    Kind.ROOT: "GET, HEAD, OPTIONS, POST",
+    Kind.ROOT: "DELETE, GET, HEAD, OPTIONS, POST",
     Kind.SESSION: "DELETE, GET, HEAD, POST",
     Kind.BUCKET: "DELETE, GET, HEAD, PATCH, PUT",
     Kind.KEY: "BIND, DELETE, GET, HEAD, MOVE, PATCH, PUT",

@@ -13,29 +13,45 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from dataclasses import dataclass
 
 from files_server.catalog.store import Catalog
 from files_server.errors import ApiError, shown
+from files_server.leases import Client, Event, Leases
 
 COMMENT_SECONDS = 5.0  # a client takes 10 s of silence for a lost connection
 _RECENT = 10_000  # events in memory; older ones come from the table
 _PAGE = 1_000
 CURSOR = re.compile(r"([0-9a-f]{1,64})-(\d{1,18})\Z")
 
-Event = tuple[int, str]
+_ORIGIN = '"origin":"'  # the last field of an event's data
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Who listens: which buckets he may see, whose changes he does not want, and who he is.
+    `private`: he is not to learn what marks the changes of others."""
+
+    visible: Callable[[str], bool]
+    without: str
+    client: Client
+    private: bool
 
 
 class Changes:
     """Owns the recent events and who waits for the next. Event loop only; `publish` is sync."""
 
-    def __init__(self) -> None:
+    def __init__(self, leases: Leases) -> None:
+        self._leases = leases
         self._recent: deque[Event] = deque(maxlen=_RECENT)
         self._waiting: dict[asyncio.Future[None], str] = {}  # with what marks its own changes
         self.subscribers = 0
 
     def publish(self, events: list[Event]) -> None:
         """Events of a commit, in order. Who is to be told of none of them sleeps on: a client's own
-        changes, one after the other, would wake it each time for nothing."""
+        changes, one after the other, would wake it each time for nothing. Leases are recalled
+        first, so that whoever is woken finds what he has to confirm."""
+        self._leases.recall(events)
         self._recent.extend(events)
         for future, own in self._waiting.items():
             if not future.done() and any(own not in data for _, data in events):
@@ -58,18 +74,21 @@ class Changes:
         return number
 
     async def stream(
-        self, catalog: Catalog, after: int, visible: Callable[[str], bool], without: str = ""
+        self, catalog: Catalog, after: int, listener: Listener
     ) -> AsyncIterator[bytes]:
         """Server-sent events behind number `after`, for ever; an id without an event once the
-        client has caught up. `visible` says which buckets, `without` whose own changes are left
-        out.
+        client has caught up. Behind an event that recalls a lease of the client's comes one more,
+        by which it is asked to confirm.
         """
         told = time.monotonic()
-        own = f'"origin":"{without}"' if without else "\0"
+        own = f'{_ORIGIN}{listener.without}"' if listener.without else "\0"
         self.subscribers += 1
+        self._leases.connected(listener.client)
         behind = True
         try:
             yield b": connected\n\n"
+            if any(number <= after for number in self._leases.unconfirmed(listener.client)):
+                yield _confirm(catalog.epoch, after)  # asked on a connection that was lost
             while True:
                 events = self._next(catalog, after)
                 if behind and not events:  # an id alone: all until now was told
@@ -80,12 +99,22 @@ class Changes:
                     events = self._next(catalog, after)
                 after = events[-1][0] if events else after
                 others = [event for event in events if own not in event[1]]
-                text = b"".join(_format(catalog.epoch, event, visible) for event in others)
+                text = self._text(catalog.epoch, others, listener)
                 if text or time.monotonic() - told >= COMMENT_SECONDS - 1:
                     yield text or b": nothing\n\n"
                     told = time.monotonic()
         finally:
             self.subscribers -= 1
+            self._leases.disconnected(listener.client)
+
+    def _text(self, epoch: str, events: list[Event], listener: Listener) -> bytes:
+        recalled = self._leases.unconfirmed(listener.client)
+        parts: list[bytes] = []
+        for event in events:
+            parts.append(_format(epoch, event, listener))
+            if event[0] in recalled:
+                parts.append(_confirm(epoch, event[0]))
+        return b"".join(parts)
 
     def _next(self, catalog: Catalog, after: int) -> list[Event]:
         if after >= catalog.latest:
@@ -110,12 +139,19 @@ class Changes:
             del self._waiting[future]
 
 
-def _format(epoch: str, event: Event, visible: Callable[[str], bool]) -> bytes:
+def _format(epoch: str, event: Event, listener: Listener) -> bytes:
     number, data = event
     keys = json.loads(data)["keys"]
-    if not all(visible(bucket) for bucket, _ in keys):
-        shown_keys = [pair for pair in keys if visible(pair[0])]
+    if not all(listener.visible(bucket) for bucket, _ in keys):
+        shown_keys = [pair for pair in keys if listener.visible(pair[0])]
         if not shown_keys:
             return b""
         data = json.dumps(json.loads(data) | {"keys": shown_keys}, separators=(",", ":"))
+    if listener.private and f'{_ORIGIN}{listener.client[1]}"' not in data:
+        data = data[: data.rindex(_ORIGIN)] + f'{_ORIGIN}"}}'
     return f"event: change\nid: {epoch}-{number}\ndata: {data}\n\n".encode()
+
+
+def _confirm(epoch: str, number: int) -> bytes:
+    cursor = f"{epoch}-{number}"
+    return f"event: confirm\nid: {cursor}\ndata: {cursor}\n\n".encode()

@@ -14,6 +14,7 @@ from files_server.names import Kind
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 MUTATIONS = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # in one commit; the last is the most
 CHANGES = "change_feed"  # it lasts for hours, which says nothing of how fast it is
+LEASES = "leases"
 OTHER = "other"  # what is not the API's, or was refused before anybody looked what it is
 _OPERATIONS = {
     Kind.ROOT: {"GET": "list_buckets", "HEAD": "list_buckets", "POST": "create_session"},
@@ -93,6 +94,8 @@ def operation(kind: Kind | None, method: str, query: bytes) -> str:
         return _WITH_CONTENT[name]
     if query and kind is Kind.ROOT and b"changes=" in query:
         return CHANGES
+    if query and kind is Kind.ROOT and b"leases=" in query:
+        return LEASES
     return name
 
 

@@ -54,7 +54,8 @@ class Repeats:
             made.set_result(None)
 
     async def check(self, session: Session, part: Part) -> None:
-        """ApiError 409 for anything but the last part of this complete session, or an empty one."""
+        """ApiError 409 for anything but the last part of this complete session, or an empty one.
+        Those are answered like the commit: once it is confirmed by who has leases."""
         length = part.length if part.length is not None else -1
         last = (session.size or 0) - session.last_offset
         same = length == last and part.offset in (None, session.last_offset)
@@ -66,6 +67,7 @@ class Repeats:
                 reason=COMPLETE,
                 headers={"Upload-Offset": str(session.offset)},
             )
+        await self._catalog.heard(session.outcome.number)
 
     async def _is_same(self, session: Session, part: Part) -> bool:
         """Whether the body is what is stored. Length alone decides where that version is gone."""

@@ -25,6 +25,8 @@ from files_server.catalog.store import Catalog
 from files_server.changes import Changes
 from files_server.content import ContentAnswers
 from files_server.entries import Entries
+from files_server.grace import Marker
+from files_server.leases import Leases
 from files_server.registration.leftovers import Leftovers
 from files_server.registration.receiving import LocatedPlaces
 from files_server.registration.table import Registrations
@@ -45,6 +47,7 @@ class Services:
     uploads: Uploads
     registrations: Registrations
     changes: Changes
+    leases: Leases
     content: ContentAnswers
     entries: Entries
     pool: ThreadPoolExecutor
@@ -67,9 +70,14 @@ async def opened(settings: Settings) -> AsyncIterator[Services]:
 
 @asynccontextmanager
 async def _opened(settings: Settings, pool: ThreadPoolExecutor) -> AsyncIterator[Services]:
-    blobs, changes = LocalBlobs(settings.data_dir), Changes()
+    blobs = LocalBlobs(settings.data_dir)
     blobs.prepare()
-    catalog = Catalog(settings.data_dir / "catalog.sqlite", Removals(blobs), changes.publish)
+    marker = Marker(settings.data_dir / "leases", settings.lease_seconds, pool)
+    leases = Leases(settings.lease_seconds, marker)
+    leases.begin()
+    changes = Changes(leases)
+    path = settings.data_dir / "catalog.sqlite"
+    catalog = Catalog(path, Removals(blobs), changes.publish, leases)
     blobs.sweep(catalog.named_blobs(), sessions.open_sessions(catalog.reader))
     registrations = Registrations(settings.file_roots)
     registrations.load(catalog.reader)
@@ -79,7 +87,7 @@ async def _opened(settings: Settings, pool: ThreadPoolExecutor) -> AsyncIterator
     places = LocatedPlaces(registrations, leftovers)
     uploads = Uploads(settings, catalog, blobs, places, pool)
     services = Services(
-        settings, catalog, blobs, uploads, registrations, changes,
+        settings, catalog, blobs, uploads, registrations, changes, leases,
         ContentAnswers(catalog, blobs), Entries(settings.base_url), pool,
     )  # fmt: skip
     sweeping = asyncio.create_task(_sweep(services))
@@ -91,6 +99,7 @@ async def _opened(settings: Settings, pool: ThreadPoolExecutor) -> AsyncIterator
             await sweeping
         uploads.close()
         await catalog.close()
+        leases.close()
 
 
 async def _sweep(services: Services) -> None:

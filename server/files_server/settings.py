@@ -15,6 +15,8 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from files_server.grace import MOST_SECONDS
+
 _DURATION = re.compile(r"(?:off|(\d{1,9})([smhd])?)\Z")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 PREFIX = "FILES_SERVER_"
@@ -65,6 +67,13 @@ class Settings(BaseModel):
         default=0,
         ge=0,
         description="How long deleted and replaced files can be undeleted, such as 7d or 12h.",
+    )
+    lease_seconds: float = Field(
+        default=2.0,
+        ge=0,
+        le=MOST_SECONDS,
+        description="How long a client may open a file without asking, which a change waits for"
+        " unless the client confirms it; 0: not at all.",
     )
     url_seconds: int = Field(
         default=900,

@@ -54,6 +54,7 @@ class Transaction:
     origin: str = ""
     events: list[tuple[int, str]] = field(default_factory=list)
     garbage: list[str] = field(default_factory=list)
+    repeats: int = 0  # the number of an earlier change that is answered once more
 
     @property
     def now(self) -> int:
@@ -174,8 +175,7 @@ class Writer:
 
     def lent(self) -> sqlite3.Connection | None:
         """The connection while it is the event loop's, for a read that ends before anything is
-        awaited; None while it is the thread's.
-        """
+        awaited; None while it is the thread's."""
         return None if self._handed or self._closed else self._connection
 
     async def close(self) -> None:

@@ -127,6 +127,7 @@ def complete(
     """Commit and remember it, in one transaction. ApiError 409, 410, 412."""
     now = find(tx.connection, session.id)
     if now.state == COMPLETE:
+        tx.repeats = now.outcome.number
         return now.outcome
     outcome = commits.commit(tx, session.wish.commit(content, keep))
     finish(tx, session.id, outcome, last_offset)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -59,17 +59,32 @@ class Removals(Protocol):
     async def close(self) -> None: ...
 
 
+class Recalls(Protocol):
+    """What the catalog needs of the leases: what nobody may be told before others confirmed it."""
+
+    @property
+    def pending(self) -> Mapping[int, object]:
+        """Changes that wait for somebody."""
+
+    async def heard(self, first: int, last: int) -> None: ...
+
+
 class Catalog:
     """Owns the connections. `reader` is the event loop's: short reads only."""
 
     def __init__(
-        self, path: Path, removals: Removals, feed: Callable[[list[tuple[int, str]]], None]
+        self,
+        path: Path,
+        removals: Removals,
+        feed: Callable[[list[tuple[int, str]]], None],
+        recalls: Recalls,
     ) -> None:
         self._reserve = Reserve(path.parent)
         _prepare(path, self._reserve)
         self._path = path
         self._removals = removals
         self._feed = feed
+        self._recalls = recalls
         self.reader = database.connect(path, read_only=True)
         self._writer = Writer(path, self._after)
         self._reserve.set_aside()
@@ -102,15 +117,16 @@ class Catalog:
     async def write(
         self, mutation: Mutation[T], origin: str = "", *, aside: bool = False, frees: bool = False
     ) -> T:
-        """Run a mutation; its result once it is durable, and the disk has the space back of blobs
-        that it left without a name. `aside`: it may take long, and nobody else may wait for it.
+        """Run a mutation; its result once it is durable, the disk has the space back of blobs that
+        it left without a name, and whoever has a lease on what it changed has let go of that.
+        `aside`: it may take long, and nobody else may wait for it.
         Old versions that are kept in the catalog give way when that has no room for it."""
-        garbage: list[str] = []
+        done: Transaction | None = None
 
         def noted(tx: Transaction) -> T:  # it may run twice
-            result = mutation(tx)
-            garbage[:] = tx.garbage
-            return result
+            nonlocal done
+            done = tx
+            return mutation(tx)
 
         try:
             result = await self._writer.write(noted, origin, aside=aside, frees=frees)
@@ -118,9 +134,18 @@ class Catalog:
             if error.status != 507 or not await self._gave_up(frees):
                 raise
             result = await self._writer.write(noted, origin, aside=aside, frees=frees)
-        if garbage:
+        assert done is not None, "what has a result was run"
+        if done.garbage:
             await self._removals.settled()
+        if self._recalls.pending and (done.events or done.repeats):
+            numbers = [number for number, _ in done.events]
+            await self._recalls.heard(numbers[0] if numbers else 0, max(done.repeats, *numbers, 0))
         return result
+
+    async def heard(self, number: int) -> None:
+        """Until a change that was made before, and all before it, may be answered."""
+        if self._recalls.pending:
+            await self._recalls.heard(0, number)
 
     async def _gave_up(self, least: bool) -> bool:
         """Whether something kept made place in the catalog; `least`: be it ever so little."""

@@ -83,7 +83,8 @@ def repeated(tx: Transaction, operation: Operation, keys: list[tuple[str, str]],
         made = [(bucket, key.rstrip("/")) for bucket, key in event["keys"][: len(keys)]]
         wanted = [(bucket, key.rstrip("/")) for bucket, key in keys]
         if event["operation"] == operation.value and made == wanted:
-            return int(number)
+            tx.repeats = int(number)
+            return tx.repeats
     return 0
 
 

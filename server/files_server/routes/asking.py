@@ -12,11 +12,12 @@ from typing import Any, cast
 from starlette.requests import Request
 from starlette.responses import Response
 
-from files_server import digests, exchange
+from files_server import auth, digests, exchange
 from files_server.catalog.commits import Conditions, Outcome
 from files_server.changes import CURSOR
 from files_server.digests import Digests
 from files_server.errors import ApiError, shown
+from files_server.leases import Client
 from files_server.names import Target
 from files_server.parts import Part
 from files_server.routes import registered
@@ -116,14 +117,37 @@ def repeated_since(request: Request) -> int | None:
     it; then it is not to be done again. None: this is the first try, or that was another catalog.
     ApiError 400.
     """
-    cursor = request.headers.get("files-repeat")
+    return number_of_cursor(request, "Files-Repeat")
+
+
+def number_of_cursor(request: Request, name: str) -> int | None:
+    """A header that is the feed's cursor, as the number of a change. None without it, and for that
+    of another catalog. ApiError 400."""
+    cursor = request.headers.get(name)
     if cursor is None:
         return None
     match = CURSOR.match(cursor)
     if match is None:
-        raise ApiError(400, f"Files-Repeat {shown(cursor)} is not EPOCH-NUMBER.")
+        raise ApiError(400, f"{name} {shown(cursor)} is not EPOCH-NUMBER.")
     same = match.group(1) == services_of(request).catalog.epoch
     return int(match.group(2)) if same else None
+
+
+def client_of(request: Request) -> Client:
+    """Who asks: what leases are granted to. ApiError 400."""
+    return auth.current().name, origin_of(request)
+
+
+def lease_of(request: Request, target: Target, rid: str) -> str:
+    """The Files-Lease of an answer that was read from the catalog just now, "" for none. For before
+    anything is awaited. ApiError 400."""
+    if "files-lease" not in request.headers:
+        return ""
+    asked = request.headers["files-lease"]
+    if asked != "1":
+        raise ApiError(400, f"Files-Lease {shown(asked)} is not 1, which asks for a lease.")
+    client, leases = client_of(request), services_of(request).leases
+    return leases.grant(client, target.bucket, target.key, rid)
 
 
 def conditions_of(request: Request) -> Conditions:

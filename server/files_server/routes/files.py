@@ -54,7 +54,11 @@ async def read(request: Request) -> Response:
     text = services.entries.file(target.bucket, key, node, full=full)
     if full and node.is_directory:
         text = _with_listing(request, node, text)
-    return asking.text_answer(request, text, etag=node.etag)
+    lease = asking.lease_of(request, target, node.rid) if full and not node.is_directory else ""
+    response = asking.text_answer(request, text, etag=node.etag)
+    if lease:
+        response.raw_headers.append((b"files-lease", lease.encode()))
+    return response
 
 
 def _with_listing(request: Request, node: Node, entry: str) -> str:
@@ -205,14 +209,18 @@ async def _content(request: Request, target: Target) -> Response:
             version = replace(version, mime_type=node.mime_type)
     if version is None:
         raise not_found(target.bucket, target.key)
+    told = etag is None and asking.is_full(request)
+    lease = asking.lease_of(request, target, node.rid) if told else ""
     asked = request.headers
     response = await services.content.answer(request.method, target.key, version, asked)
     response.raw_headers.append((b"files-cursor", cursor.encode()))
-    if etag is None and asking.is_full(request):
+    if told:
         # The entry comes as a header, so that an open costs one request.
         entry = services.entries.file(target.bucket, target.key, node, full=True)
         if len(entry) <= _ENTRY_HEADER:  # ASCII, so it can stand in a header
             response.raw_headers.append((b"files-entry", entry.encode()))
+            if lease:
+                response.raw_headers.append((b"files-lease", lease.encode()))
     return response
 
 

@@ -13,7 +13,8 @@ from files_server import auth
 from files_server.auth import Right
 from files_server.catalog import listing
 from files_server.catalog.totals import Totals, totals
-from files_server.routes import asking, deleted, sessions
+from files_server.changes import Listener
+from files_server.routes import asking, deleted, leasing, sessions
 from files_server.routes.describing import described
 from files_server.running import ENDLESS
 from filesfs.wire import (
@@ -30,7 +31,14 @@ _EXTENSIONS = ", ".join(Extension)
 
 @router.post("/v1/files", **described("create_upload_session", FileUploadResponse, UploadRequest))
 async def create_session(request: Request) -> Response:
+    if request.query_params.get("leases"):
+        return await leasing.renew(request)
     return await sessions.create(request)
+
+
+@router.delete("/v1/files", include_in_schema=False)
+async def delete(request: Request) -> Response:
+    return await leasing.release(request)
 
 
 @router.get("/v1/files", **described("list_all_buckets", ListBucketsResponse | UsageResponse))
@@ -50,7 +58,7 @@ async def read(request: Request) -> Response:
 async def options(request: Request) -> Response:
     response = asking.answer(request, None)
     response.headers["Files-Extensions"] = _EXTENSIONS
-    response.headers["Allow"] = "GET, HEAD, OPTIONS, POST"
+    response.headers["Allow"] = "DELETE, GET, HEAD, OPTIONS, POST"
     return response
 
 
@@ -95,10 +103,14 @@ async def _usage(request: Request) -> Response:
 def _changes(request: Request) -> Response:
     services, grant = asking.services_of(request), auth.current()
     after = services.changes.start(services.catalog, request.headers.get("last-event-id"))
-    without = asking.origin_of(request) if request.query_params.get("own") == "0" else ""
-    stream = services.changes.stream(
-        services.catalog, after, lambda bucket: grant.allows(Right.READ, bucket), without
+    client = asking.client_of(request)
+    listener = Listener(
+        lambda bucket: grant.allows(Right.READ, bucket),
+        client[1] if request.query_params.get("own") == "0" else "",
+        client,
+        private=grant is not auth.EVERYBODY,
     )
+    stream = services.changes.stream(services.catalog, after, listener)
     headers = {"Cache-Control": "no-store", "Files-Cursor": services.catalog.cursor_at(after)}
     request.scope[ENDLESS] = True
     return StreamingResponse(stream, 200, headers, "text/event-stream")

@@ -65,8 +65,11 @@ async def send(request: Request) -> Response:
 @router.head("/v1/files/session:{session_id}", include_in_schema=False)
 async def info(request: Request) -> Response:
     target = asking.target_of(request)
-    session = asking.services_of(request).uploads.find(target.session)
+    services = asking.services_of(request)
+    session = services.uploads.find(target.session)
     _check_owner(session)
+    if session.state == COMPLETE:
+        await services.catalog.heard(session.outcome.number)
     return _shown(request, session)
 
 
