@@ -53,7 +53,6 @@ class Extension(StrEnum):
     REMOVE_BUCKET = "remove-bucket"
     CHANGES = "changes"
     UNDELETE = "undelete"  # what was deleted or replaced can be listed and brought back
-    LEASES = "leases"  # of files: others' changes wait until the holder has heard of them
     RANGES_UPLOAD = "partial"  # a session that starts from the current version; see docs/decisions
     LEASES = "leases"  # a file is opened without asking, until its change is recalled
 
