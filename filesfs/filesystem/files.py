@@ -88,7 +88,7 @@ class Files:
         leases, entry = self._core.leases, node.entry
         if not leases or entry is None or self._core.moving:  # where what moves is, nobody knows
             return False
-        if not leases.holds(self._tree.location(node), node.inode, entry):
+        if not leases.holds(self._tree.location(node), entry):
             return False
         if leases.is_half_over and not self._extending:
             self._extending = True
@@ -150,7 +150,7 @@ class Files:
         self._core.inodes.set_entry(node, entry)
         if news is not None and (news.parent, news.name) in node.names:
             self._core.directories.keep_entry(news.parent, news.name, entry, news.stamp)
-            self._core.leases.grant(news.lease, news.mark, node.inode, entry)
+            self._core.leases.grant(news.lease, news.mark, entry)
 
     async def _undisturbed(self, node: Node, readable: bool) -> tuple[Entry, _News | None]:
         """What the server has under the node's name, and what that tells of the name: nothing if

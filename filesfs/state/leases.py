@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from filesfs.domain import Change, Entry, Inode, Lease, Location, ResourceId, lease_clock
+from filesfs.domain import Change, Entry, ETag, Lease, Location, ResourceId, lease_clock
 from filesfs.wire import Operation
 
 MOST = 50_000  # files; the server grants twice as many
@@ -19,8 +19,7 @@ _OF_TREES = frozenset({Operation.MOVE, Operation.EXCHANGE, Operation.DELETE, Ope
 
 
 class _Held(NamedTuple):
-    inode: Inode
-    etag: str
+    etag: ETag
     resource_id: ResourceId
 
 
@@ -52,8 +51,8 @@ class Leases:
         """Time to ask for more."""
         return self._clock() > self._until - self._span / 2
 
-    def grant(self, lease: Lease | None, mark: int, inode: Inode, entry: Entry) -> None:
-        """The answer that brought this entry of the inode brought a lease, too, or none."""
+    def grant(self, lease: Lease | None, mark: int, entry: Entry) -> None:
+        """The answer that brought this entry of a file brought a lease, too, or none."""
         if lease is None or mark != self._news or not self._listening:
             return
         self.extend(lease)
@@ -61,7 +60,7 @@ class Leases:
         if entry.nlink != 1 or entry.etag is None or entry.resource_id is None:
             return  # by another name it may be changed unheard; or it cannot be told from another
         if len(self._held) < MOST:
-            self._held[entry.location] = _Held(inode, entry.etag, entry.resource_id)
+            self._held[entry.location] = _Held(entry.etag, entry.resource_id)
             self._places[entry.resource_id] = entry.location
 
     def extend(self, lease: Lease) -> None:
@@ -71,10 +70,10 @@ class Leases:
             self.term, self._until = lease.term, lease.until
         self._until, self._span = max(self._until, lease.until), lease.span
 
-    def holds(self, location: Location, inode: Inode, entry: Entry) -> bool:
-        """Whether at this place there is still this version of the file."""
+    def holds(self, location: Location, entry: Entry) -> bool:
+        """Whether at this place there is still this version of this file."""
         held = self._held.get(location)
-        if held is None or held.inode != inode or held.etag != entry.etag:
+        if held is None or held != (entry.etag, entry.resource_id):
             return False
         if self._clock() < self._until:
             return True

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from filesfs.domain import Change, Entry, ETag, Inode, Kind, Lease, Location, ResourceId
+from filesfs.domain import Change, Entry, ETag, Kind, Lease, Location, ResourceId
 from filesfs.state.leases import MOST, Leases
 from filesfs.wire import Operation
 
 FILE, OTHER = Location("b", "d/f"), Location("b", "d/g")
-ONE = Inode(7)
 
 
 class Clock:
@@ -41,20 +40,19 @@ def leased(*entries: Entry, clock: Clock | None = None) -> tuple[Leases, Clock]:
     leases = Leases(clock)
     leases.feed_connected()
     for each in entries or (entry_of(),):
-        leases.grant(lease(clock), leases.mark, ONE, each)
+        leases.grant(lease(clock), leases.mark, each)
     return leases, clock
 
 
 def test_a_lease_is_of_one_version_at_one_place_until_it_runs_out() -> None:
     leases, clock = leased()
-    assert leases.holds(FILE, ONE, entry_of())
-    assert not leases.holds(FILE, ONE, entry_of(etag="2"))
-    assert not leases.holds(FILE, Inode(8), entry_of())
-    assert not leases.holds(OTHER, ONE, entry_of())
+    assert leases.holds(FILE, entry_of())
+    assert not leases.holds(FILE, entry_of(etag="2"))
+    assert not leases.holds(OTHER, entry_of())
     clock.now += 1.9
-    assert leases.holds(FILE, ONE, entry_of())
+    assert leases.holds(FILE, entry_of())
     clock.now += 0.1
-    assert not leases.holds(FILE, ONE, entry_of())
+    assert not leases.holds(FILE, entry_of())
     assert not leases
 
 
@@ -68,11 +66,11 @@ def test_what_names_the_file_ends_it_and_nothing_else_does() -> None:
     ):
         leases, _ = leased()
         leases.heard(told)
-        assert not leases.holds(FILE, ONE, entry_of()), told
+        assert not leases.holds(FILE, entry_of()), told
     leases, _ = leased()
     leases.heard(change(Operation.COMMIT, OTHER))
     leases.heard(change(Operation.COMMIT, Location("b", "d/sub"), tree=True))  # mkdir
-    assert leases.holds(FILE, ONE, entry_of())
+    assert leases.holds(FILE, entry_of())
 
 
 def test_what_is_heard_before_the_answer_comes_is_no_lease() -> None:
@@ -84,32 +82,32 @@ def test_what_is_heard_before_the_answer_comes_is_no_lease() -> None:
     ):
         mark = leases.mark
         ends()
-        leases.grant(lease(clock), mark, ONE, entry_of())
-        leases.grant(lease(clock), mark, ONE, entry_of(OTHER))
-        assert not leases.holds(OTHER, ONE, entry_of(OTHER))
+        leases.grant(lease(clock), mark, entry_of())
+        leases.grant(lease(clock), mark, entry_of(OTHER))
+        assert not leases.holds(OTHER, entry_of(OTHER))
 
 
 def test_without_the_feed_there_is_none() -> None:
     leases, clock = leased()
     leases.feed_lost()
-    assert not leases.holds(FILE, ONE, entry_of())
-    leases.grant(lease(clock), leases.mark, ONE, entry_of())
-    assert not leases.holds(FILE, ONE, entry_of())
+    assert not leases.holds(FILE, entry_of())
+    leases.grant(lease(clock), leases.mark, entry_of())
+    assert not leases.holds(FILE, entry_of())
 
 
 def test_all_of_a_term_last_as_long_as_the_last_and_end_with_it() -> None:
     leases, clock = leased()
     clock.now += 1.5
     assert leases.is_half_over
-    leases.grant(lease(clock), leases.mark, ONE, entry_of(OTHER))
+    leases.grant(lease(clock), leases.mark, entry_of(OTHER))
     clock.now += 1.5
-    assert leases.holds(FILE, ONE, entry_of())
+    assert leases.holds(FILE, entry_of())
     leases.extend(lease(clock))
     assert not leases.is_half_over
     clock.now += 1.9
-    assert leases.holds(FILE, ONE, entry_of())
+    assert leases.holds(FILE, entry_of())
     leases.extend(lease(clock, "other"))
-    assert not leases.holds(FILE, ONE, entry_of())
+    assert not leases.holds(FILE, entry_of())
     assert leases.term == "other"
 
 
@@ -120,15 +118,15 @@ def test_an_older_extension_takes_no_time_away() -> None:
     leases.extend(lease(clock))
     leases.extend(late)
     clock.now += 1.9
-    assert leases.holds(FILE, ONE, entry_of())
+    assert leases.holds(FILE, entry_of())
 
 
 def test_files_with_other_names_and_such_that_cannot_be_told_apart_have_none() -> None:
     leases, clock = leased(entry_of(nlink=2))
     assert not leases
     plain = Entry(FILE, Kind.FILE, 1, "text/plain", 0)
-    leases.grant(lease(clock), leases.mark, ONE, plain)
-    leases.grant(None, leases.mark, ONE, entry_of())
+    leases.grant(lease(clock), leases.mark, plain)
+    leases.grant(None, leases.mark, entry_of())
     assert not leases
 
 
@@ -136,5 +134,5 @@ def test_they_are_bounded() -> None:
     leases, clock = leased()
     for number in range(MOST + 5):
         each = entry_of(Location("b", f"{number}"))
-        leases.grant(lease(clock), leases.mark, ONE, each)
+        leases.grant(lease(clock), leases.mark, each)
     assert len(leases) == MOST
