@@ -71,7 +71,7 @@ class Coherence:
     async def end(self) -> None:
         """The mount goes: nobody has to wait for it."""
         leases = self._core.leases
-        if leases.term:
+        if leases.term and self._core.directories.feed:  # else it has no use, or cannot be told
             leases.feed_lost()
             with suppress(FilesfsError):
                 await self._core.backend.return_leases(leases.term)
