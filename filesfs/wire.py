@@ -53,6 +53,7 @@ class Extension(StrEnum):
     REMOVE_BUCKET = "remove-bucket"
     CHANGES = "changes"
     UNDELETE = "undelete"  # what was deleted or replaced can be listed and brought back
+    CONTENTS = "contents"  # many small files of one directory come in one answer
     RANGES_UPLOAD = "partial"  # a session that starts from the current version; see docs/decisions
     LEASES = "leases"  # a file is opened without asking, until its change is recalled
 
@@ -150,6 +151,24 @@ class FullBucketResponse(BucketResponse):
 
 class ListBucketsResponse(_Body):
     data: list[BucketResponse]
+
+
+MOST_CONTENTS = 256  # files in one answer to ContentsRequest
+CONTENTS_BYTES = 1 << 20  # of content in one
+CONTENT_BYTES = 128 << 10  # of one file in it
+
+
+class ContentsRequest(_Body):
+    """Which files of the directory `prefix` (a key with its slash, "" for the bucket) are wanted
+    with their content. `limit`: bytes of it in all.
+    """
+
+    prefix: Annotated[str, StringConstraints(strict=True)] = ""
+    names: Annotated[
+        list[Annotated[str, StringConstraints(strict=True, pattern=r"^[A-Za-z0-9_.-]{1,1024}$")]],
+        Field(max_length=MOST_CONTENTS),
+    ]
+    limit: Annotated[StrictInt, Field(ge=1, le=CONTENTS_BYTES)] = CONTENTS_BYTES
 
 
 class ListFilesResponse(_Body):

@@ -146,6 +146,8 @@ def _right(scope: Scope, target: Target) -> Right:
         return Right.WRITE
     if target.kind is Kind.ROOT and _query(scope).get("leases"):
         return Right.READ  # what is leased was read
+    if method == "POST" and target.kind is Kind.BUCKET and "contents" in _query(scope):
+        return Right.READ
     if method == "PUT":
         if target.is_uri:
             return Right.REGISTER

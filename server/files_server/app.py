@@ -23,7 +23,16 @@ from files_server.asgi import CONNECTION, BrokenOff
 from files_server.errors import ApiError, error_body
 from files_server.names import Kind, parse_path
 from files_server.receiving import full_disk
-from files_server.routes import buckets, deleted, documentation, files, measuring, root, sessions
+from files_server.routes import (
+    buckets,
+    contents,
+    deleted,
+    documentation,
+    files,
+    measuring,
+    root,
+    sessions,
+)
 from files_server.routes.registered import Context
 from files_server.settings import Settings
 
@@ -37,6 +46,7 @@ _PARTS = (
     root,
     sessions,
     buckets,
+    contents,
     files,
     deleted,
     measuring,

@@ -24,6 +24,7 @@ from files_server.catalog.schema import FORMAT_VERSION
 from files_server.catalog.store import Catalog
 from files_server.changes import Changes
 from files_server.content import ContentAnswers
+from files_server.contents import Contents
 from files_server.entries import Entries
 from files_server.grace import Marker
 from files_server.leases import Leases
@@ -49,6 +50,7 @@ class Services:
     changes: Changes
     leases: Leases
     content: ContentAnswers
+    contents: Contents
     entries: Entries
     pool: ThreadPoolExecutor
 
@@ -88,7 +90,7 @@ async def _opened(settings: Settings, pool: ThreadPoolExecutor) -> AsyncIterator
     uploads = Uploads(settings, catalog, blobs, places, pool)
     services = Services(
         settings, catalog, blobs, uploads, registrations, changes, leases,
-        ContentAnswers(catalog, blobs), Entries(settings.base_url), pool,
+        ContentAnswers(catalog, blobs), Contents(catalog, blobs), Entries(settings.base_url), pool,
     )  # fmt: skip
     sweeping = asyncio.create_task(_sweep(services))
     try:

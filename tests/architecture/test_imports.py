@@ -42,6 +42,7 @@ RANKS = {
         "registration": 4,
         "changes": 4,
         "content": 4,
+        "contents": 4,
         "leases": 3,  # the part of changes that waits for who was promised to hear of them
         "repeats": 3,  # the part of uploads for what comes again
         "room": 3,  # the part of uploads that looks at the disk

@@ -53,6 +53,7 @@ def test_a_missing_or_wrong_token_is_401_with_a_challenge() -> None:
         ("GET", "/files/b/k", "read"),
         ("HEAD", "/files/b/k?alt=media", "read"),
         ("POST", "/files", "write"),
+        ("POST", "/files/b?contents=1", "read"),
         ("POST", "/files/session:abc", "write"),
         ("GET", "/files/session:abc", "write"),
         ("DELETE", "/files/session:abc", "write"),

@@ -54,7 +54,7 @@ def test_the_nine_operations_are_described(operations: dict[str, Any]) -> None:
     assert set(operations) >= set(OPERATIONS)
 
 
-@pytest.mark.parametrize("name", [*OPERATIONS, "undelete_file"])
+@pytest.mark.parametrize("name", [*OPERATIONS, "undelete_file", "read_contents"])
 def test_requests_that_fit_the_description(
     name: str, operations: dict[str, Any], server_url: str
 ) -> None:

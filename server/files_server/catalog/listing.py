@@ -20,10 +20,12 @@ _CHILDREN = (
 
 HAS_ROWS = sqlite3.sqlite_version_info >= (3, 38)  # JSON is part of it from there on
 # A row as JSON; made in SQL, it is text before Python sees anything of it.
-_ROWS = (
-    "SELECT json_array(n.sort_name, r.mime_type, r.size, r.created_at, r.etag, r.rid,"
+ROW = (
+    "json_array(n.sort_name, r.mime_type, r.size, r.created_at, r.etag, r.rid,"
     " r.nlink, r.mode, r.uid, r.gid, r.modified_ns, r.changed_ns, r.accessed_ns, json(r.xattrs))"
-    " AS entry FROM nodes n JOIN resources r ON r.id = n.resource_id"
+)
+_ROWS = (
+    f"SELECT {ROW} AS entry FROM nodes n JOIN resources r ON r.id = n.resource_id"
     " WHERE n.parent_id = ? AND n.sort_name > ? ORDER BY n.sort_name LIMIT ?"
 )
 # Joined in SQL, 300 of them take 280 us instead of 340. With a limit they stay in order.
@@ -42,7 +44,7 @@ def children(
     its slash, behind the key `after`."""
     directory, _, stem = prefix.rpartition("/")
     base = f"{directory}/" if directory else ""
-    parent, start = _directory(connection, bucket, prefix), _shown_until(base, after)
+    parent, start = directory_id(connection, bucket, prefix), _shown_until(base, after)
     if parent is None or start is None:
         return
     for node in _children(connection, parent, start, stem):
@@ -56,7 +58,7 @@ def rows(
 ) -> list[str]:
     """As `children` of a prefix that is a whole directory: each as JSON (EXTENSIONS, Files-Rows),
     at most `limit` of them."""
-    parent, start = _directory(connection, bucket, prefix), _shown_until(prefix, after)
+    parent, start = directory_id(connection, bucket, prefix), _shown_until(prefix, after)
     if parent is None or start is None:
         return []
     return [row for (row,) in connection.execute(_ROWS, (parent, start, limit))]
@@ -71,8 +73,8 @@ def rows_of(connection: sqlite3.Connection, node_id: int, most: int) -> str | No
     return joined or ""
 
 
-def _directory(connection: sqlite3.Connection, bucket: str, prefix: str) -> int | None:
-    """The id of the directory that a prefix is in."""
+def directory_id(connection: sqlite3.Connection, bucket: str, prefix: str) -> int | None:
+    """The id of the directory that a prefix is in; None without one."""
     if prefix.startswith("/"):  # no key begins so
         return None
     return nodes.find_id(connection, nodes.sort_names(bucket, prefix.rpartition("/")[0]))

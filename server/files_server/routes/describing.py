@@ -36,6 +36,7 @@ _QUERY = {
     "undelete": (_TEXT, "The ETag of a kept version: it comes back as this key."),
     "purge": (_TEXT, "The ETag of a kept version of this key: it is given up."),
     "mode": ({"type": "string", "enum": ["ro", "rw"]}, "rw: a URI may be written to."),
+    "contents": (_TEXT, "1: small files of one directory, with their content."),
 }
 _HEADER = {
     "If-Match": (_TEXT, "Only if the file is at this ETag."),
@@ -82,8 +83,10 @@ _PARAMETERS: dict[str, tuple[str, ...]] = {
     "delete_file": ("bucket", "key", "Files-Keep-Parent", "Files-Repeat", *_CHANGE),
     "undelete_file": ("bucket", "key", "undelete", "purge", "Overwrite", "Files-Origin", "view"),
     "set_attributes": ("bucket", "key", "view", *_CHANGE),
+    "read_contents": ("bucket", "contents", "Files-Origin"),
 }  # fmt: skip
 _BYTES = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+_CONTENTS = {"application/vnd.files.contents": _BYTES["application/octet-stream"]}
 _TAKE_BYTES = frozenset({"upload_content_to_session", "register_bucket_file"})
 _NULL: dict[str, Any] = {"application/json": {"schema": {"type": "null"}}}
 
@@ -117,6 +120,8 @@ def _responses(name: str, model: Any) -> dict[int | str, dict[str, Any]]:
         responses[200] = {"model": model, "description": "Done."}
     if name in _TAKE_BYTES:
         responses[200] = {"description": "The file; null while more of it is to come."}
+    if name == "read_contents":
+        responses[200] = {"description": "Rows, and the content of each.", "content": _CONTENTS}
     if name == "get_file":
         responses[200]["content"] = _BYTES | {"*/*": {"schema": {}}}
         responses[206] = {"description": "A range of the content.", "content": _BYTES}

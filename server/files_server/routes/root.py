@@ -26,7 +26,9 @@ from filesfs.wire import (
 )
 
 router = APIRouter()
-_EXTENSIONS = ", ".join(Extension)
+_EXTENSIONS = ", ".join(
+    each for each in Extension if each is not Extension.CONTENTS or listing.HAS_ROWS
+)
 
 
 @router.post("/v1/files", **described("create_upload_session", FileUploadResponse, UploadRequest))
