@@ -72,6 +72,18 @@ class Listing:
         return tuple(map(unpack, self.at_rest.values()))
 
 
+@dataclass(frozen=True, slots=True)
+class Many:
+    """Small files of one directory, as of `cursor` or later: entries at rest and content, each by
+    wire name, in the order that they were asked for in. What the server left out is missing.
+    """
+
+    location: Location
+    at_rest: Mapping[str, Packed]
+    contents: Mapping[str, memoryview]
+    cursor: str = ""
+
+
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Form).decode
 

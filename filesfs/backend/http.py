@@ -6,7 +6,7 @@ It must not do anything of its own beyond that choice.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 
 from filesfs.backend import parse
@@ -34,7 +34,7 @@ from filesfs.domain import (
     lease_clock,
 )
 from filesfs.errors import InvalidRequest, NotFound, Unsupported
-from filesfs.packed import Listing
+from filesfs.packed import Listing, Many
 from filesfs.wire import Extension
 
 log = logging.getLogger(__name__)
@@ -100,6 +100,9 @@ class HttpBackend:
 
     async def read_whole(self, location: Location, limit: int, known: Entry | None = None) -> Whole:
         return await self._dialect.read_whole(location, limit, known)
+
+    async def read_many(self, directory: Location, names: Sequence[str]) -> Many:
+        return await self._dialect.read_many(directory, names)
 
     async def put(
         self,

@@ -11,6 +11,7 @@ import binascii
 import json
 import re
 import sys
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -47,7 +48,7 @@ _Size = Annotated[int, Meta(ge=0, lt=1 << 62)]
 _Seconds = Annotated[int, Meta(ge=-(1 << 63) // 10**9, le=(1 << 63) // 10**9)]
 _Nanoseconds = Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 _Mode = Annotated[int, Meta(ge=0, le=0o7777)]
-_Number = Annotated[int, Meta(ge=0, le=(1 << 32) - 1)]  # owner, group, links
+Number = Annotated[int, Meta(ge=0, le=(1 << 32) - 1)]  # owner, group, links
 
 
 class _Attributed(msgspec.Struct, gc=False, kw_only=True):
@@ -58,9 +59,9 @@ class _Attributed(msgspec.Struct, gc=False, kw_only=True):
     changed_ns: _Nanoseconds | None = None
     accessed_ns: _Nanoseconds | None = None
     mode: _Mode | None = None
-    uid: _Number | None = None
-    gid: _Number | None = None
-    nlink: _Number = 1
+    uid: Number | None = None
+    gid: Number | None = None
+    nlink: Number = 1
     resource_id: str | None = None
     xattrs: dict[str, str] | None = None
     read_only: bool = False
@@ -117,7 +118,7 @@ class _Page(msgspec.Struct, gc=False):
     has_more: bool = False
 
 
-class _Row(msgspec.Struct, gc=False, array_like=True):
+class Row(msgspec.Struct, gc=False, array_like=True):
     """An entry of a directory as `Files-Rows` has it: a name, and what differs from the others."""
 
     name: str
@@ -126,10 +127,10 @@ class _Row(msgspec.Struct, gc=False, array_like=True):
     created_at: _Seconds
     etag: str
     resource_id: str
-    nlink: _Number
+    nlink: Number
     mode: _Mode | None
-    uid: _Number | None
-    gid: _Number | None
+    uid: Number | None
+    gid: Number | None
     modified_ns: _Nanoseconds
     changed_ns: _Nanoseconds
     accessed_ns: _Nanoseconds
@@ -139,7 +140,7 @@ class _Row(msgspec.Struct, gc=False, array_like=True):
 class _Rows(msgspec.Struct, gc=False):
     """A page of them. `url`: what stands before and behind bucket and key in each one's."""
 
-    rows: list[_Row]
+    rows: list[Row]
     url: tuple[str, str]
     has_more: bool
 
@@ -158,15 +159,15 @@ _bucket = msgspec.json.Decoder(_Bucket)
 _buckets = msgspec.json.Decoder(_Buckets)
 _usage = msgspec.json.Decoder(_Usage)
 _event = msgspec.json.Decoder(_Event)
-_MALFORMED = (msgspec.MsgspecError, ValueError, RecursionError)  # the last: nested without end
+MALFORMED = (msgspec.MsgspecError, ValueError, RecursionError)  # the last: nested without end
 
 
 def file_entry(body: Buffer | str) -> Entry:
     """A FileResponse or FullFileResponse."""
     try:
         return _entry(_file.decode(body))
-    except _MALFORMED as error:
-        raise _malformed(body, error) from error
+    except MALFORMED as error:
+        raise malformed(body, error) from error
 
 
 def looked_up(body: Buffer) -> tuple[Entry, Names | None]:
@@ -174,31 +175,33 @@ def looked_up(body: Buffer) -> tuple[Entry, Names | None]:
     try:
         file = _looked_up.decode(body)
         entry = _entry(file)
-        whole = file.listing is not None and not file.listing.has_more
-        return entry, _names(file.listing, entry.location) if file.listing and whole else None
-    except _MALFORMED as error:
-        raise _malformed(body, error) from error
+        listing = file.listing
+        if listing is None or listing.has_more:
+            return entry, None
+        return entry, names_of(listing.rows, listing.url, entry.location)
+    except MALFORMED as error:
+        raise malformed(body, error) from error
 
 
 def rows_page(body: Buffer, directory: Location) -> tuple[Names, str, bool]:
     """One page of a directory in rows: what is in it, the last key, whether more follow."""
     try:
         page = _rows.decode(body)
-        found = _names(page, directory)
-    except _MALFORMED as error:
-        raise _malformed(body, error) from error
+        found = names_of(page.rows, page.url, directory)
+    except MALFORMED as error:
+        raise malformed(body, error) from error
     base = f"{directory.key}/" if directory.key else ""
     return found, base + page.rows[-1].name if found else "", page.has_more
 
 
-def _names(page: _Rows, directory: Location) -> Names:
+def names_of(rows: Sequence[Row], url: tuple[str, str], directory: Location) -> Names:
     """No Entry is made of any, which would take as long as all that is done here."""
     base = f"{directory.key}/" if directory.key else ""
-    shared = PLACE.join(page.url)
+    shared = PLACE.join(url)
     files: dict[str, int] = {}  # the numbers of what they share, by mime type
     directories: dict[str, int] = {}
     found = []
-    for row in page.rows:
+    for row in rows:
         name, mime_type, commons = row.name, row.mime_type, files
         if name[-1:] == "/":
             name, commons = name[:-1], directories
@@ -211,7 +214,7 @@ def _names(page: _Rows, directory: Location) -> Names:
     return found
 
 
-def _packed(row: _Row, common: int, key: str) -> Packed:
+def _packed(row: Row, common: int, key: str) -> Packed:
     return pack_fields(
         (
             common,
@@ -240,8 +243,8 @@ def listing_page(body: Buffer) -> tuple[list[Entry], str, bool]:
         page = _page.decode(body)
         entries = [_entry(each) for each in page.data]
         entries.extend(_entry(each) for each in page.common_prefixes)
-    except _MALFORMED as error:
-        raise _malformed(body, error) from error
+    except MALFORMED as error:
+        raise malformed(body, error) from error
     last = max((each.key for each in (*page.data[-1:], *page.common_prefixes[-1:])), default="")
     return entries, last, page.has_more
 
@@ -276,16 +279,16 @@ def bucket_entry(body: Buffer) -> Entry:
     """A BucketResponse or FullBucketResponse."""
     try:
         return _bucket_entry(_bucket.decode(body))
-    except _MALFORMED as error:
-        raise _malformed(body, error) from error
+    except MALFORMED as error:
+        raise malformed(body, error) from error
 
 
 def bucket_entries(body: Buffer) -> list[Entry]:
     """A ListBucketsResponse, by name."""
     try:
         entries = [_bucket_entry(each) for each in _buckets.decode(body).data]
-    except _MALFORMED as error:
-        raise _malformed(body, error) from error
+    except MALFORMED as error:
+        raise malformed(body, error) from error
     return sorted(entries, key=lambda entry: entry.location.bucket)
 
 
@@ -314,8 +317,8 @@ def usage(body: Buffer) -> Usage:
     """A UsageResponse."""
     try:
         told = _usage.decode(body)
-    except _MALFORMED as error:
-        raise _malformed(body, error) from error
+    except MALFORMED as error:
+        raise malformed(body, error) from error
     return Usage(told.total_bytes, told.free_bytes, told.files, told.reserved_bytes or 0)
 
 
@@ -323,8 +326,8 @@ def change_event(data: str, cursor: str, origin: str) -> Change:
     """A ChangeEvent; `origin` is this client's own."""
     try:
         event = _event.decode(data)
-    except _MALFORMED as error:
-        raise _malformed(data, error) from error
+    except MALFORMED as error:
+        raise malformed(data, error) from error
     return Change(
         event.operation,
         tuple(Location(bucket, key.rstrip("/")) for bucket, key in event.keys),
@@ -382,7 +385,7 @@ def _decoded(value: str) -> bytes:
         raise ValueError(f"{value[:40]!r} is no base64") from error
 
 
-def _malformed(body: object, error: Exception) -> Unavailable:
+def malformed(body: object, error: Exception) -> Unavailable:
     return Unavailable(f"The answer lacks what the API promises ({error!r}): {shape(body)}")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+from collections.abc import Sequence
 
 from filesfs.backend import parse
 from filesfs.backend.content import session_url
@@ -40,7 +41,7 @@ from filesfs.errors import (
     Stale,
     Unsupported,
 )
-from filesfs.packed import Listing, listing_of
+from filesfs.packed import Listing, Many, listing_of
 
 log = logging.getLogger(__name__)
 
@@ -114,6 +115,9 @@ class PlainDialect:
         if entry.kind is Kind.DIRECTORY or entry.size > limit:
             return Whole(entry, None)
         return Whole(entry, await self.read(entry, 0, entry.size))
+
+    async def read_many(self, directory: Location, names: Sequence[str]) -> Many:
+        raise Unsupported("This server reads one file at a time.")
 
     async def put(
         self,

@@ -25,7 +25,7 @@ from filesfs.domain import (
     Usage,
     Whole,
 )
-from filesfs.packed import Listing
+from filesfs.packed import Listing, Many
 from filesfs.wire import Extension
 
 
@@ -119,6 +119,14 @@ class FilesBackend(Protocol):
 
         `known`: if the server still has this version the content part is None (304). With a lease,
         where the server grants one.
+        """
+
+    async def read_many(self, directory: Location, names: Sequence[str]) -> Many:
+        """Of these wire names in a directory (at most wire.MOST_CONTENTS) the small files, with
+        their content, as many as one answer holds. Only with Extension.CONTENTS.
+
+        Content that is not what its checksum says is left out, as all else is that is not there.
+        NotFound without the directory; Unsupported in registered locations.
         """
 
     async def put(

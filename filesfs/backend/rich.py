@@ -5,9 +5,11 @@ It must not keep state. A lost answer is cleared up here: each method says how.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from operator import itemgetter
 
-from filesfs.backend import parse
+from filesfs.backend import many, parse
 from filesfs.backend.answers import Answer
 from filesfs.backend.content import RichContent, is_own, stamped
 from filesfs.backend.paths import check, quoted
@@ -27,7 +29,7 @@ from filesfs.errors import (
     Unavailable,
     Unsupported,
 )
-from filesfs.packed import Listing, listing_of, pack
+from filesfs.packed import Listing, Many, listing_of, pack
 from filesfs.wire import DIRECTORY, Extension
 
 _MOST_PAGES = 5_000  # of a listing: more entries than memory holds
@@ -86,6 +88,18 @@ class RichDialect(RichContent):
             await self._require_directory(location)
         names.sort(key=itemgetter(0))
         return Listing(location, dict(names), cursor)
+
+    async def read_many(self, directory: Location, names: Sequence[str]) -> Many:
+        check(directory)
+        if Extension.CONTENTS not in self._extensions or not directory.bucket:
+            raise Unsupported("This server reads one file at a time.")
+        prefix = f"{directory.key}/" if directory.key else ""
+        body = json.dumps({"prefix": prefix, "names": list(names)}).encode()
+        target = self._targets.of(Location(directory.bucket), "contents=1")
+        headers = {"Content-Type": "application/json"}
+        answer = await self._requester.ask(Request("POST", target, headers, body, bulk=True))
+        found, contents = many.contents_of(answer.body, directory, names)
+        return Many(directory, dict(found), contents, answer.cursor)
 
     async def stat(self, location: Location) -> Entry:
         if not location.bucket:

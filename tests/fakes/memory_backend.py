@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -37,7 +37,7 @@ from filesfs.domain import (
     Whole,
 )
 from filesfs.errors import FilesfsError, Gone, InvalidRequest, Stale, Unavailable, Unsupported
-from filesfs.packed import Listing, listing_of
+from filesfs.packed import Listing, Many, listing_of
 from filesfs.wire import Extension
 from tests.fakes.memory_tree import MemoryTree
 
@@ -195,6 +195,14 @@ class MemoryBackend:
             return Whole(entry, None, self.lease)
         self.faults.after("read_whole")
         return Whole(entry, self.tree.resource(location).content, self.lease)
+
+    async def read_many(self, directory: Location, names: Sequence[str]) -> Many:
+        await self.faults.before("read_many", directory)
+        if Extension.CONTENTS not in self._extensions:
+            raise Unsupported("This server reads one file at a time.")
+        at_rest, contents = self.tree.small_files(directory, names)
+        self.faults.after("read_many")
+        return Many(directory, at_rest, contents, self.tree.cursor)
 
     async def put(
         self,

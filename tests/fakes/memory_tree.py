@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from filesfs.domain import (
@@ -22,7 +22,8 @@ from filesfs.domain import (
     kind_of,
 )
 from filesfs.errors import Conflict, Gone, InvalidRequest, NotFound, PreconditionFailed, Unsupported
-from filesfs.wire import DIRECTORY, Operation
+from filesfs.packed import Packed, pack
+from filesfs.wire import CONTENT_BYTES, CONTENTS_BYTES, DIRECTORY, Operation
 
 Subscriber = Callable[[str, Change], None]
 
@@ -85,6 +86,25 @@ class MemoryTree:
             return [self.stat(Location(name)) for name in sorted(self.buckets)]
         names = {name.key[len(_prefix(location)) :].split("/")[0] for name in self.below(location)}
         return [self.stat(location.child(name)) for name in sorted(names)]
+
+    def small_files(
+        self, directory: Location, names: Iterable[str]
+    ) -> tuple[dict[str, Packed], dict[str, memoryview]]:
+        """As `read_many` tells of them."""
+        entries = {entry.location.name: entry for entry in self.children(directory)}
+        at_rest: dict[str, Packed] = {}
+        contents: dict[str, memoryview] = {}
+        left = CONTENTS_BYTES
+        for name in names:
+            entry = entries.get(name)
+            if entry is None or entry.kind is not Kind.FILE or entry.size > CONTENT_BYTES:
+                continue
+            left -= entry.size
+            if left < 0:
+                break
+            content = self.resource(directory.child(name)).content
+            at_rest[name], contents[name] = pack(entry), memoryview(content)
+        return at_rest, contents
 
     def below(self, location: Location) -> Iterator[Location]:
         """Every stored name under a directory, itself left out."""
