@@ -12,7 +12,7 @@ from typing import NamedTuple, NewType, TypeAlias, cast
 
 import msgspec
 
-from filesfs.domain import PLACE, Attributes, Entry, ETag, Kind, Location, ResourceId
+from filesfs.domain import PLACE, Attributes, Entry, ETag, Kind, Lease, Location, ResourceId
 
 Packed = NewType("Packed", bytes)
 
@@ -82,6 +82,7 @@ class Many:
     at_rest: Mapping[str, Packed]
     contents: Mapping[str, memoryview]
     cursor: str = ""
+    lease: Lease | None = None  # of all of them
 
 
 _encode = msgspec.msgpack.Encoder().encode

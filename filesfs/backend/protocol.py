@@ -126,7 +126,8 @@ class FilesBackend(Protocol):
         their content, as many as one answer holds. Only with Extension.CONTENTS.
 
         Content that is not what its checksum says is left out, as all else is that is not there.
-        NotFound without the directory; Unsupported in registered locations.
+        With a lease of all of them, where the server grants one. NotFound without the directory;
+        Unsupported in registered locations.
         """
 
     async def put(

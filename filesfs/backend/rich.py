@@ -21,6 +21,7 @@ from filesfs.domain import (
     Kind,
     Location,
     Usage,
+    lease_clock,
 )
 from filesfs.errors import (
     Conflict,
@@ -96,10 +97,11 @@ class RichDialect(RichContent):
         prefix = f"{directory.key}/" if directory.key else ""
         body = json.dumps({"prefix": prefix, "names": list(names)}).encode()
         target = self._targets.of(Location(directory.bucket), "contents=1")
-        headers = {"Content-Type": "application/json"}
+        headers, began = {"Content-Type": "application/json", **self._wish}, lease_clock()
         answer = await self._requester.ask(Request("POST", target, headers, body, bulk=True))
         found, contents = many.contents_of(answer.body, directory, names)
-        return Many(directory, dict(found), contents, answer.cursor)
+        lease = parse.lease(answer.lease, began)
+        return Many(directory, dict(found), contents, answer.cursor, lease)
 
     async def stat(self, location: Location) -> Entry:
         if not location.bucket:

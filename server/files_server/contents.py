@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 
@@ -45,19 +45,25 @@ class Contents:
         self._blobs = blobs
 
     async def gather(
-        self, bucket: str, prefix: str, names: Sequence[str], limit: int
+        self,
+        place: tuple[str, str],
+        names: Sequence[str],
+        limit: int,
+        found: Callable[[Sequence[Found]], None] = lambda files: None,
     ) -> Gathered | None:
-        """In the order of `names`, until one goes beyond `limit` bytes in all. Each is of one
-        moment, no earlier than the call. None: there is no such directory.
+        """Of a directory (bucket and key) in the order of `names`, until one goes beyond `limit`
+        bytes in all. Each is of one moment, no earlier than the call. None: there is no such
+        directory. `found` is told of each right when it was looked up, with nothing awaited since.
         """
         gathered = Gathered()
         for start in range(0, max(1, len(names)), _AT_ONCE):
             if start:
                 await asyncio.sleep(0)
-            step = self._look_up(bucket, prefix, names[start : start + _AT_ONCE], limit)
+            step = self._look_up(place, names[start : start + _AT_ONCE], limit)
             if step is None:
                 return gathered if start else None
             files, gathered.more = step
+            found(files)
             limit -= sum(each.size for each in files)
             for each, content in zip(files, await self._contents(files), strict=True):
                 if content is not None:
@@ -68,17 +74,19 @@ class Contents:
         return gathered
 
     def _look_up(
-        self, bucket: str, prefix: str, names: Sequence[str], limit: int
+        self, place: tuple[str, str], names: Sequence[str], limit: int
     ) -> tuple[list[Found], bool] | None:
         """What the catalog has of them within the limit, and whether it has more."""
         connection = self._catalog.at_hand
         connection.execute("BEGIN")  # the directory must not move away from its files
         try:
-            directory = listing.directory_id(connection, bucket, prefix)
+            directory = listing.directory_id(connection, *place)
             if directory is None:
                 return None
-            with closing(contents.small_files(connection, directory, names, CONTENT_BYTES)) as all_:
-                return _within(all_, limit)
+            with closing(
+                contents.small_files(connection, directory, names, CONTENT_BYTES)
+            ) as files:
+                return _within(files, limit)
         finally:
             connection.execute("COMMIT")
 

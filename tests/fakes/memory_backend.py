@@ -202,7 +202,7 @@ class MemoryBackend:
             raise Unsupported("This server reads one file at a time.")
         at_rest, contents = self.tree.small_files(directory, names)
         self.faults.after("read_many")
-        return Many(directory, at_rest, contents, self.tree.cursor)
+        return Many(directory, at_rest, contents, self.tree.cursor, self.lease)
 
     async def put(
         self,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -185,3 +188,45 @@ def test_no_content_is_torn_nor_of_another_entry(client: httpx.Client, bucket: s
 def test_the_server_says_that_it_can(client: httpx.Client) -> None:
     assert "contents" in client.options("/files").headers["files-extensions"].split(", ")
     assert client.post("/files/some-bucket", json={"names": []}).status_code == 405
+
+
+@contextlib.contextmanager
+def listening(client: httpx.Client, origin: str) -> Iterator[None]:
+    """A client that follows the change feed, and confirms nothing."""
+    with (
+        httpx.Client(base_url=client.base_url, trust_env=False) as own,
+        own.stream("GET", "/files?changes=1", headers={"Files-Origin": origin}) as feed,
+    ):
+        feed.raise_for_status()
+        yield
+
+
+def test_all_files_of_an_answer_are_leased_or_none(client: httpx.Client, bucket: str) -> None:
+    names = [f"f{number}" for number in range(40)]
+    for name in names:
+        put(client, f"{bucket}/d/{name}", b"x")
+    body = {"prefix": "d/", "names": [*names, "missing"]}
+    headers = {"Files-Origin": "holder", "Files-Lease": "1"}
+
+    def asked() -> httpx.Headers:
+        return client.post(f"/files/{bucket}?contents=1", json=body, headers=headers).headers
+
+    assert "files-lease" not in asked()
+    with listening(client, "holder"):
+        del headers["Files-Lease"]
+        assert "files-lease" not in asked()
+        headers["Files-Lease"] = "1"
+        give_up = time.monotonic() + 5  # the very first one is granted once that is on disk
+        while (lease := asked().get("files-lease")) is None:
+            assert time.monotonic() < give_up
+        term, milliseconds = lease.split()
+        began = time.monotonic()
+        put(client, f"{bucket}/d/f39", b"new")
+        waited = time.monotonic() - began
+        assert 0.5 < waited < int(milliseconds) / 1000 + 2
+        again = asked()["files-lease"]
+        assert again.split()[0] != term
+        client.delete("/files?leases=1", headers={**headers, "Files-Lease": again.split()[0]})
+        began = time.monotonic()
+        put(client, f"{bucket}/d/f0", b"new")
+        assert time.monotonic() - began < 0.5

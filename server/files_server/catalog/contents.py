@@ -16,7 +16,7 @@ from filesfs.wire import SPECIAL_TYPES
 
 # The names come first, in their order; for each of them the indexes lead to the rest.
 _FOUND = (
-    f"SELECT {listing.ROW}, n.sort_name, v.size, v.blob, v.crc32c, v.blocks, c.data"
+    f"SELECT {listing.ROW}, n.sort_name, r.rid, v.size, v.blob, v.crc32c, v.blocks, c.data"
     " FROM json_each(?) names"
     " CROSS JOIN nodes n ON n.parent_id = ? AND n.sort_name = names.value"
     " CROSS JOIN resources r ON r.id = n.resource_id"
@@ -33,6 +33,7 @@ class Found(NamedTuple):
 
     row: str
     name: str
+    rid: str
     size: int
     blob: str | None
     crc32c: bytes

@@ -7,15 +7,18 @@ more field, the crc32c of the content; and then the contents, in the order of th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fastapi import APIRouter
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
 from files_server.catalog import listing, nodes
+from files_server.catalog.contents import Found
 from files_server.errors import ApiError, not_found, shown
 from files_server.exchange import Answer
-from files_server.names import check_bucket, check_key
+from files_server.names import Kind, Target, check_bucket, check_key
 from files_server.routes import asking, bodies
 from files_server.routes.describing import described
 from filesfs.wire import ContentsRequest
@@ -35,7 +38,16 @@ async def read(request: Request) -> Response:
     prefix, names = _prefix(wanted.prefix), list(dict.fromkeys(wanted.names))
     services = asking.services_of(request)
     cursor = services.catalog.cursor  # before anything is read: what comes later may be missing
-    gathered = await services.contents.gather(bucket, prefix, names, wanted.limit)
+    leases: dict[str, str] = {}  # by term: one that ended meanwhile has nothing any more
+
+    def found(files: Sequence[Found]) -> None:
+        for each in files:
+            place = Target(Kind.KEY, bucket, prefix + each.name)
+            lease = asking.lease_of(request, place, each.rid)
+            leases[lease.partition(" ")[0]] = lease
+
+    place = (bucket, prefix)
+    gathered = await services.contents.gather(place, names, wanted.limit, found)
     if gathered is None:
         if nodes.find_id(services.catalog.at_hand, [bucket]) is None:
             raise not_found(bucket)
@@ -46,6 +58,8 @@ async def read(request: Request) -> Response:
         (b"content-type", _TYPE), (b"content-length", b"%d" % len(body)),
         (b"cache-control", b"no-store"), (b"files-cursor", cursor.encode()),
     ]  # fmt: skip
+    if len(leases) == 1 and "" not in leases:  # all of them, or none
+        headers += [(b"files-lease", lease.encode()) for lease in leases.values()]
     return Answer(200, headers, body)
 
 
