@@ -7,6 +7,7 @@ whether it still is: see docs/decisions/0041-leases.md.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from filesfs.domain import Change, Entry, ETag, Lease, Location, ResourceId, lea
 from filesfs.wire import Operation
 
 MOST = 50_000  # files; the server grants twice as many
+_REMEMBERED = 1_000  # files and resources that others' changes were about
 # Of a directory, what lies below is meant, too.
 _OF_TREES = frozenset({Operation.MOVE, Operation.EXCHANGE, Operation.DELETE, Operation.BUCKET})
 
@@ -33,6 +35,8 @@ class Leases:
         self._span = 0.0
         self._listening = False  # to the change feed
         self._news = 0
+        self._recent: deque[tuple[int, Location | ResourceId]] = deque()  # what the last were about
+        self._unknown = 0  # what was asked for before so much was heard may be over
         self._held: dict[Location, _Held] = {}
         self._places: dict[ResourceId, Location] = {}
 
@@ -53,7 +57,7 @@ class Leases:
 
     def grant(self, lease: Lease | None, mark: int, entry: Entry) -> None:
         """The answer that brought this entry of a file brought a lease, too, or none."""
-        if lease is None or mark != self._news or not self._listening:
+        if lease is None or not self._listening or self._is_overtaken(mark, entry):
             return
         self.extend(lease)
         self._drop(entry.location)
@@ -66,9 +70,14 @@ class Leases:
     def extend(self, lease: Lease) -> None:
         """All of this term last so long. Of other terms nothing is left."""
         if lease.term != self.term:
-            self.clear()
+            self._forget()
             self.term, self._until = lease.term, lease.until
         self._until, self._span = max(self._until, lease.until), lease.span
+
+    def covers(self, location: Location, etag: str | None) -> bool:
+        """Whether this version is leased at this place."""
+        held = self._held.get(location)
+        return held is not None and held.etag == etag and self._clock() < self._until
 
     def holds(self, location: Location, entry: Entry) -> bool:
         """Whether at this place there is still this version of this file."""
@@ -77,7 +86,7 @@ class Leases:
             return False
         if self._clock() < self._until:
             return True
-        self.clear()
+        self._forget()
         return False
 
     def heard(self, change: Change) -> None:
@@ -88,8 +97,11 @@ class Leases:
             return
         for location in change.locations:
             self._drop(location)
-        if change.resource_id is not None and change.resource_id in self._places:
-            self._drop(self._places[change.resource_id])
+            self._remember(location)
+        if change.resource_id is not None:
+            if change.resource_id in self._places:
+                self._drop(self._places[change.resource_id])
+            self._remember(change.resource_id)
 
     def feed_connected(self) -> None:
         self._listening = True
@@ -102,8 +114,27 @@ class Leases:
     def clear(self) -> None:
         """Nothing is leased, nor what is on its way."""
         self._news += 1
+        self._unknown = self._news
+        self._recent.clear()
+        self._forget()
+
+    def _forget(self) -> None:
         self._held.clear()
         self._places.clear()
+
+    def _remember(self, changed: Location | ResourceId) -> None:
+        self._recent.append((self._news, changed))
+        if len(self._recent) > _REMEMBERED:
+            self._unknown = self._recent.popleft()[0]
+
+    def _is_overtaken(self, mark: int, entry: Entry) -> bool:
+        """Whether something was heard of it, or of we do not know what, since then."""
+        if mark < self._unknown:
+            return True
+        if mark == self._news:  # nearly always
+            return False
+        since = (changed for number, changed in self._recent if number > mark)
+        return any(changed in (entry.location, entry.resource_id) for changed in since)
 
     def _drop(self, location: Location) -> None:
         held = self._held.pop(location, None)

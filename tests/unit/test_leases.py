@@ -87,6 +87,34 @@ def test_what_is_heard_before_the_answer_comes_is_no_lease() -> None:
         assert not leases.holds(OTHER, entry_of(OTHER))
 
 
+def test_what_is_heard_of_other_files_is_no_harm_to_what_is_on_its_way() -> None:
+    leases, clock = leased(entry_of(OTHER))
+    mark = leases.mark
+    leases.heard(change(Operation.COMMIT, OTHER, resource=f"of {OTHER}"))
+    leases.heard(change(Operation.COMMIT, Location("b", "d/h")))
+    leases.grant(lease(clock, "later"), mark, entry_of())  # of another term, at that
+    leases.grant(lease(clock, "later"), mark, entry_of(OTHER))
+    assert leases.covers(FILE, "1")
+    assert not leases.covers(OTHER, "1")
+    assert not leases.covers(FILE, "2")
+    mark = leases.mark
+    leases.heard(change(Operation.ATTRIBUTES, OTHER, resource=f"of {FILE}"))
+    leases.grant(lease(clock, "later"), mark, entry_of())
+    assert not leases.covers(FILE, "1")
+
+
+def test_after_very_much_was_heard_nobody_knows() -> None:
+    leases, clock = leased(entry_of(OTHER))
+    mark = leases.mark
+    leases.heard(change(Operation.COMMIT, FILE))
+    for number in range(1000):
+        leases.heard(change(Operation.COMMIT, Location("b", f"{number}")))
+    leases.grant(lease(clock), mark, entry_of())
+    assert not leases.holds(FILE, entry_of())
+    leases.grant(lease(clock), leases.mark, entry_of())
+    assert leases.holds(FILE, entry_of())
+
+
 def test_without_the_feed_there_is_none() -> None:
     leases, clock = leased()
     leases.feed_lost()
