@@ -18,6 +18,7 @@ from filesfs.errors import FilesfsError, FileSystemError, NotFound
 from filesfs.filesystem.commits import Commits
 from filesfs.filesystem.content import unsent
 from filesfs.filesystem.core import Caller, Core, version_of
+from filesfs.filesystem.prefetch import Prefetch
 from filesfs.filesystem.second import SecondTries
 from filesfs.filesystem.tree import Tree
 from filesfs.read.stream import ReadStream
@@ -49,6 +50,7 @@ class Files:
         self._tree = tree
         self.handles: HandleTable[FileHandle] = HandleTable()
         self.commits = Commits(core, tree)
+        self.prefetch = Prefetch(core, tree)
         self.second_tries = SecondTries()
         self._extending = False
 
@@ -76,7 +78,10 @@ class Files:
                 self._refuse_given_up(node)
             if node.kind is Kind.FILE and not unsent(node):
                 await self.commits.backlog.clear(node)
-                if not asked and not self._is_leased(node):
+                leased = self._is_leased(node)
+                if readable:
+                    self.prefetch.opened(node, leased=leased)
+                if not (asked or leased):
                     await self._revalidate(node, readable=readable)
         except FileSystemError as error:
             if error.code == errno.ESTALE and name is not None and not is_second:

@@ -2,19 +2,20 @@
 I/O, no clock, no cache.
 
 It must not know what a file is: a directory tells the order of its names, and how long those are
-that could be fetched. Who opens one file after the other in the order that readdir told, or in that
-of inode numbers, or nearly all of a small directory in any order, gets windows that grow. Who does
-not open what was fetched gets no more of it. A directory that is not walked costs a line in a table
-of few.
+that could be fetched. Who opens one file after the other in the order that readdir told, in that of
+inode numbers or of numbers in the names, or nearly all of a small directory in any order, gets
+windows that grow. Who does not open what was fetched gets no more of it. A directory that is not
+walked costs a line in a table of few.
 """
 
 from __future__ import annotations
 
+import sys
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 KIB = 1024
 FIRST = 8  # files in the first window; each one is twice as long as the one before
@@ -33,13 +34,17 @@ _TRUSTED = 2
 _SEARCHED = 8  # names that are looked at for each one in a window: others are large, or are there
 _DIRECTORIES = 64  # that are remembered
 _ENDED = 256  # opens elsewhere, after which a walk is taken for one that goes on no more
-_PENALTY = 8  # who opened nothing of a window has to show a walk by so many times the opens
+# Who does not open most of a window has to show a walk by so many times the opens, in whichever
+# directory; and so on, up to so often, until half of one was opened.
+_DEARER = 4
+_MOST_VAIN = 3
 
 
 class Order(Enum):
     """In which names may be opened."""
 
-    LISTING = "listing"
+    LISTING = "listing"  # as readdir tells them
+    NATURAL = "natural"  # numbers in names count as such: f9, f10
     INODE = "inode"
 
 
@@ -97,11 +102,11 @@ class _Walk:
         self.batch = self.strays = 0
         self.seen.clear()
 
-    def reset(self) -> None:
+    def reset(self, next_look: int) -> None:
         """No order is known."""
         self.follow(None, (), 0, FIRST)
         self.recent.clear()
-        self.opens, self.next_look = 0, _IN_ORDER
+        self.opens, self.next_look = 0, next_look
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -121,12 +126,18 @@ class Ahead(Generic[K]):
         self._drop = drop
         self._walks: OrderedDict[K, _Walk] = OrderedDict()  # the one opened in last is at the end
         self._opens = 0
+        self._vain = 0  # windows that were given up, one after the other
         self._in_row = 0  # directories that were walked to their end, one after the other
         self._usual = (Order.LISTING, FIRST)  # how the last one was, and its last window
         self.unread_bytes = 0
 
     def __len__(self) -> int:
         return len(self._walks)
+
+    def expects(self, key: K, name: bytes) -> bool:
+        """Whether it was fetched, or is on its way, and was not opened since."""
+        walk = self._walks.get(key)
+        return walk is not None and (name in walk.unread or name in walk.coming)
 
     def opened(self, key: K, name: bytes, directory: Directory) -> Fetch[K] | None:
         """Take note of an open, before the file is fetched for it. What comes of a fetch is to be
@@ -175,12 +186,16 @@ class Ahead(Generic[K]):
             self._let_go(key, walk)
 
     # -- inner ------------------------------------------------------------------------------------
+    @property
+    def _next_look(self) -> int:
+        return int(_IN_ORDER * _DEARER**self._vain)
+
     def _touch(self, key: K) -> _Walk:
         walk = self._walks.get(key)
         if walk is None:
             if len(self._walks) >= _DIRECTORIES:
                 self.forget(next(iter(self._walks)))
-            walk = self._walks[key] = _Walk()
+            walk = self._walks[key] = _Walk(next_look=self._next_look)
         self._walks.move_to_end(key)
         self._opens += 1
         walk.last = self._opens
@@ -208,12 +223,10 @@ class Ahead(Generic[K]):
                 walk.follow(kind, order, 0, window)
         elif walk.opens >= walk.next_look:
             walk.next_look *= 2
-            for kind in Order:
-                order = directory.names(kind)
-                if behind := _following(order, walk.recent):
-                    walk.follow(kind, order, behind, FIRST)
-                    return
-            if left := _left(walk.seen, directory):
+            found = _best(walk.recent, directory)
+            if found is not None:
+                walk.follow(*found, FIRST)
+            elif left := _left(walk.seen, directory):
                 walk.follow(None, left, 0, MOST)
 
     def _go_on_at(self, key: K, walk: _Walk, name: bytes) -> None:
@@ -221,8 +234,8 @@ class Ahead(Generic[K]):
         near = walk.order[walk.planned : walk.planned + _GAP]
         if name in near:
             walk.planned += near.index(name) + 1
-        elif walk.kind is not None and (behind := _following(walk.order, walk.recent)):
-            walk.planned = behind
+        elif walk.kind is not None and (found := _following(walk.order, walk.recent)):
+            walk.planned = found.behind
             if walk.unread:
                 self._let_go(key, walk)
                 walk.window = FIRST
@@ -244,6 +257,8 @@ class Ahead(Generic[K]):
         if not self._has_room(key, size):
             return None
         walk.planned = at
+        if walk.batch:  # half of it was opened
+            self._vain = 0
         if not wanted:
             return None
         walk.coming, walk.batch = wanted, len(wanted)
@@ -266,13 +281,13 @@ class Ahead(Generic[K]):
         if walk.batch and walk.kind is not None:
             self._in_row += 1
             self._usual = walk.kind, walk.window
-        walk.reset()
+        walk.reset(self._next_look)
 
     def _give_up(self, key: K, walk: _Walk) -> None:
         self._in_row = 0
+        self._vain = min(self._vain + 1, _MOST_VAIN)
         self._let_go(key, walk)
-        walk.reset()
-        walk.next_look *= _PENALTY
+        walk.reset(self._next_look)
 
     def _let_go(self, key: K, walk: _Walk) -> None:
         """What was fetched is not counted any more, nor what is still to come."""
@@ -284,17 +299,39 @@ class Ahead(Generic[K]):
         walk.fetch = None
 
 
-def _following(order: Sequence[bytes], opens: Sequence[bytes]) -> int:
-    """Where in the order to go on behind these; 0 if they are not in it, or in another order."""
+class _Place(NamedTuple):
+    """Where opens are in an order: behind the last one, and how many names from the first to it."""
+
+    behind: int
+    span: int
+
+
+def _best(
+    opens: Sequence[bytes], directory: Directory
+) -> tuple[Order, Sequence[bytes], int] | None:
+    """The order that they follow most closely, and where to go on in it."""
+    best, least = None, sys.maxsize
+    for kind in Order:
+        order = directory.names(kind)
+        found = _following(order, opens)
+        if found is not None and found.span < least:
+            best, least = (kind, order, found.behind), found.span
+        if least == _IN_ORDER:
+            break
+    return best
+
+
+def _following(order: Sequence[bytes], opens: Sequence[bytes]) -> _Place | None:
+    """None if they are not in it, or in another order."""
     if len(opens) < _IN_ORDER or opens[-1] not in order:
-        return 0
-    at = behind = order.index(opens[-1])
+        return None
+    at = last = order.index(opens[-1])
     for name in reversed(opens[:-1]):
         before = order[max(0, at - _GAP) : at]
         if name not in before:
-            return 0
+            return None
         at -= len(before) - before.index(name)
-    return behind + 1
+    return _Place(last + 1, last + 1 - at)
 
 
 def _is_first(order: Sequence[bytes], name: bytes, directory: Directory) -> bool:

@@ -23,10 +23,14 @@ class Folder:
         self.held: set[bytes] = set()
         self.asked = 0  # names
         names = list(sizes)
-        self.by_inode = random.Random(5).sample(names, len(names))
+        self.orders = {
+            Order.LISTING: names,
+            Order.NATURAL: sorted(names, key=lambda name: (len(name), name)),
+            Order.INODE: random.Random(5).sample(names, len(names)),
+        }
 
     def names(self, order: Order) -> Sequence[bytes]:
-        return list(self.sizes) if order is Order.LISTING else self.by_inode
+        return self.orders[order]
 
     def size(self, name: bytes) -> int | None:
         self.asked += 1
@@ -87,6 +91,15 @@ def test_a_walk_in_an_order_has_windows_that_double(order: Order) -> None:
     assert reader.requests == 3 + len(reader.batches)
     assert reader.policy.unread_bytes == 0
     assert reader.dropped == []
+
+
+def test_numbers_in_names_are_told_from_an_order_of_bytes() -> None:
+    """f21, f22 and f23 are in both, with ten others between each two of them."""
+    names = sorted(b"f%d" % number for number in range(300))
+    here, reader = Folder(dict.fromkeys(names, 4 * KIB)), Reader()
+    reader.open("d", [b"f%d" % number for number in range(300)], here=here)
+    assert reader.dropped == []
+    assert reader.requests == 3 + len(reader.batches) < 12
 
 
 def test_the_next_window_is_asked_for_while_half_of_the_last_is_unread() -> None:
@@ -154,7 +167,7 @@ def test_who_does_not_open_what_was_fetched_gets_no_more() -> None:
     assert reader.policy.unread_bytes == 0
     assert reader.dropped == [("d", name) for name in names[3:11]]
     reader.open("d", others[8:], here=here)
-    assert reader.batches == [8]
+    assert len(reader.batches) <= 2
 
 
 def test_after_a_vain_window_a_walk_has_to_be_longer() -> None:
@@ -162,10 +175,15 @@ def test_after_a_vain_window_a_walk_has_to_be_longer() -> None:
     names = list(here.sizes)
     reader.open("d", names[:3], here=here)
     reader.open("d", random.Random(2).sample(names[2000:], 8), here=here)
-    reader.open("d", names[100:123], here=here)
+    reader.open("d", names[100:111], here=here)
     assert reader.batches == [8]
-    reader.open("d", names[123:160], here=here)
-    assert len(reader.batches) > 1
+    elsewhere = folder(5000)
+    reader.open("e", names[:11], here=elsewhere)
+    assert reader.batches == [8]
+    reader.open("d", names[111:125], here=here)
+    assert reader.batches == [8, 8, 16]
+    reader.open("f", names[:3], here=folder(5000))  # it has paid
+    assert reader.batches == [8, 8, 16, 8]
 
 
 def test_a_tree_of_small_directories_is_begun_by_the_first_file() -> None:
