@@ -16,6 +16,7 @@ import hmac
 import json
 import logging
 import secrets
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
@@ -115,14 +116,16 @@ class Leases:
 
     # -- who listens ------------------------------------------------------------------------------
     def connected(self, client: Client) -> None:
-        """A change feed of this client begins."""
-        self._feeds[client] = self._feeds.get(client, 0) + 1
+        """A change feed of this client begins. Of one without an origin all changes without one
+        would be its own: it has no leases."""
+        if client[1]:
+            self._feeds[client] = self._feeds.get(client, 0) + 1
 
     def disconnected(self, client: Client) -> None:
         """It has ended. What is leased runs out: the client may not have noticed."""
-        self._feeds[client] -= 1
-        if not self._feeds[client]:
-            del self._feeds[client]
+        left = self._feeds.pop(client, 0) - 1
+        if left > 0:
+            self._feeds[client] = left
 
     # -- granting ---------------------------------------------------------------------------------
     def grant(self, client: Client, bucket: str, key: str, rid: str) -> str:
@@ -157,20 +160,20 @@ class Leases:
         return self._seconds > 0 and _GRACE not in self.pending and self._marker.is_made()
 
     def _term_of(self, client: Client) -> _Term:
-        term, now = self._terms.get(client), self._loop.time()
+        term, now = self._terms.get(client), time.monotonic()
         if term is not None and now >= term.until:
             self._run_out(term)
             term = None
         if term is None:
             term = self._terms[client] = _Term(client, now + self._seconds + _SLACK)
-            term.timer = self._loop.call_at(term.until, self._look, term)
+            self._look_later(term)
         return term
 
     def _extended(self, term: _Term) -> str:
-        now = self._loop.time()
+        now = time.monotonic()
         if not term.recalls:
             term.until = now + self._seconds + _SLACK
-        left = int((term.until - _SLACK - now) * 1000)
+        left = round((term.until - _SLACK - now) * 1000)
         return f"{term.id} {left}" if left > 0 else ""
 
     # -- recalling --------------------------------------------------------------------------------
@@ -221,7 +224,7 @@ class Leases:
 
     def _is_recalled(self, term: _Term, origin: object, number: int) -> bool:
         """Have the change wait for this term, unless it is over or the change is the client's."""
-        if term.ended or term.client[1] == origin or term.until <= self._loop.time():
+        if term.ended or term.client[1] == origin or term.until <= time.monotonic():
             return False
         if number not in term.recalls:
             term.recalls[number] = []
@@ -251,10 +254,15 @@ class Leases:
     # -- ending -----------------------------------------------------------------------------------
     def _look(self, term: _Term) -> None:
         """At the time when the term was over before it was extended."""
-        if self._loop.time() >= term.until:
+        if time.monotonic() >= term.until:
             self._run_out(term)
         else:
-            term.timer = self._loop.call_at(term.until, self._look, term)
+            self._look_later(term)
+
+    def _look_later(self, term: _Term) -> None:
+        # The event loop's own clock stands still during a turn: a request of now would be of then.
+        left = max(term.until - time.monotonic(), 0.001)
+        term.timer = self._loop.call_later(left, self._look, term)
 
     def _run_out(self, term: _Term) -> None:
         self.overdue += len(term.recalls)

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 
 import httpx
 
-Cursor = int
-
 
 @dataclass(frozen=True)
 class Known:
@@ -22,7 +20,7 @@ class Known:
 
     etag: str | None
     content: bytes
-    cursor: Cursor
+    rid: str
 
 
 class LeaseHolder:
@@ -61,6 +59,10 @@ class LeaseHolder:
         self._feed_client.close()
         self.client.close()
 
+    def lose_feed(self) -> None:
+        """The change feed's connection breaks."""
+        self._feed_client.close()
+
     def leased(self, name: str) -> bool:
         """Whether `read` would ask nobody."""
         with self._lock:
@@ -82,21 +84,27 @@ class LeaseHolder:
         assert answer.status_code in (200, 404), answer.text
         number = int(answer.headers.get("files-cursor", "-0").rpartition("-")[2])
         there = answer.status_code == 200
-        known = Known(answer.headers["etag"] if there else None, answer.content, number)
+        entry = json.loads(answer.headers["files-entry"]) if there else {"resource_id": ""}
+        etag = answer.headers["etag"] if there else None
+        known = Known(etag, answer.content if there else b"", entry["resource_id"])
         with self._lock:
             granted = self._take(answer, begun)
             if granted and self._latest <= number:  # no event has overtaken it
                 self._leased[name] = known
         return known, answer
 
-    def confirm(self, number: int, epoch: str) -> httpx.Response:
-        """Take note of all changes up to a number."""
-        headers = {"Files-Lease": self.term, "Last-Event-ID": f"{epoch}-{number}"}
-        return self.post(headers)
+    def confirm(self, cursor: str) -> None:
+        """Take note of all changes up to a cursor. Under a term that has ended nothing counts."""
+        sent = None
+        while sent != self.term:
+            sent = self.term
+            self.renew(sent, {"Last-Event-ID": cursor})
 
-    def post(self, headers: dict[str, str]) -> httpx.Response:
+    def renew(self, term: str, headers: dict[str, str] | None = None) -> httpx.Response:
+        """POST, which extends what is leased."""
         begun = time.monotonic()
-        answer = self._feed_poster().post(f"{self.files}?leases=1", headers=headers)
+        given = {"Files-Lease": term, **(headers or {})}
+        answer = self.client.post(f"{self.files}?leases=1", headers=given)
         with self._lock:
             self._take(answer, begun)
         return answer
@@ -106,9 +114,6 @@ class LeaseHolder:
         with self._lock:
             self._leased.clear()
         return self.client.delete(f"{self.files}?leases=1", headers={"Files-Lease": self.term})
-
-    def _feed_poster(self) -> httpx.Client:
-        return self.client
 
     def _take(self, answer: httpx.Response, begun: float) -> bool:
         header = answer.headers.get("files-lease")
@@ -140,13 +145,12 @@ class LeaseHolder:
             self._leased.clear()  # the feed is lost
 
     def _heard(self, kind: str, cursor: str, data: str) -> None:
-        epoch, _, text = cursor.rpartition("-")
-        number = int(text)
+        number = int(cursor.rpartition("-")[2])
         if kind == "confirm":
             self.events.append((kind, number, {"data": data}))
             self.recalled += 1
             if not self.silent:
-                self.confirm(number, epoch)
+                self.confirm(cursor)
             return
         event = json.loads(data)
         with self._lock:
@@ -154,8 +158,9 @@ class LeaseHolder:
             places = ["/".join(pair) for pair in event["keys"]]
             if any(place.endswith("/") for place in places):
                 self._leased.clear()
-            for place in places:
-                self._leased.pop(place, None)
+            for name, known in list(self._leased.items()):
+                if name in places or known.rid == event["resource_id"]:
+                    del self._leased[name]
         self.events.append((kind, number, event))
 
 

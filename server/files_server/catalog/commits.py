@@ -204,8 +204,7 @@ def _finish(tx: Transaction, node: Node, wanted: Commit) -> Outcome:
 
 def names_of(tx: Transaction, node: Node) -> list[tuple[str, str]]:
     """Every (bucket, key) of a node's resource."""
-    rows = tx.all("SELECT id FROM nodes WHERE resource_id = ? ORDER BY id", node.resource)
-    return [nodes.path_of(tx.connection, row[0]) for row in rows]
+    return nodes.names_of(tx.connection, node.resource)
 
 
 def make_directory(

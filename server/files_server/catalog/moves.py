@@ -194,6 +194,8 @@ def _exchange(tx: Transaction, wanted: Move, source: Node, target: Node | None) 
     _count(tx, source, target.parent_id)
     _count(tx, target, source.parent_id)
     tx.run("UPDATE resources SET changed_ns = ? WHERE id = ?", tx.now_ns, target.resource)
+    if target.nlink > 1 and not target.is_directory:
+        tree.tell_links(tx, target)
     place = (bucket, key.removesuffix("/") + ("/" if source.is_directory else ""))
     old = wanted.source[1].removesuffix("/")
     back = (wanted.source[0], old + ("/" if target.is_directory else ""))

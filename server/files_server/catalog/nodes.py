@@ -221,3 +221,9 @@ def path_of(connection: sqlite3.Connection, node_id: int) -> tuple[str, str]:
     bucket = names.pop()
     path = "/".join(name.removesuffix("/") for name in reversed(names))
     return bucket, path + "/" if names and names[0].endswith("/") else path
+
+
+def names_of(connection: sqlite3.Connection, resource: int) -> list[tuple[str, str]]:
+    """Every (bucket, key) of a resource, the oldest name first."""
+    rows = connection.execute("SELECT id FROM nodes WHERE resource_id = ? ORDER BY id", (resource,))
+    return [path_of(connection, row[0]) for row in rows.fetchall()]

@@ -247,11 +247,19 @@ def unlink(
             "UPDATE resources SET nlink = nlink - 1, changed_ns = ? WHERE id = ?",
             tx.now_ns, node.resource,
         )  # fmt: skip
+        if replaced:  # the event to come is of what replaces it
+            tell_links(tx, node)
         return
     if node.is_directory:
         count_directory(tx, node.parent_id, -1)
     tx.run("DELETE FROM resources WHERE id = ?", node.resource)
     keeping.let_go(tx, node, place, keep, replaced=replaced)
+
+
+def tell_links(tx: Transaction, node: Node) -> None:
+    """An event of its own about all names that a file has, where another one does not tell."""
+    keys = nodes.names_of(tx.connection, node.resource)
+    record(tx, Operation.ATTRIBUTES, keys, node.rid, node.etag)
 
 
 def settle_parent(tx: Transaction, place: Place, *, keep: bool) -> None:

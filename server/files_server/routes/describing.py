@@ -53,6 +53,7 @@ _HEADER = {
     "Files-Repeat": (_TEXT, "A Files-Cursor: if this was done after it, it is not done again."),
     "Files-Rows": (_TEXT, "1: a page of a directory comes as rows."),
     "Files-Listing": (_COUNT, "A directory with at most so many entries comes with them."),
+    "Files-Lease": ({"type": "string", "enum": ["1"]}, "1: a lease, where a change feed is heard."),
     "Overwrite": (_TEXT, "T: what is there is replaced."),
     "Files-Origin": (_TEXT, "An id of the client, copied to its change events."),
 }
@@ -74,7 +75,7 @@ _PARAMETERS: dict[str, tuple[str, ...]] = {
     "remove_bucket": ("bucket", "Files-Origin"),
     "get_file": (
         "bucket", "key", "view", "alt", "version", "Range", "If-Range", "If-Match",
-        "If-None-Match", "Files-Listing",
+        "If-None-Match", "Files-Listing", "Files-Lease", "Files-Origin",
     ),
     "register_bucket_file": (
         "bucket", "key", "view", "alt", "name", "mode", "If-None-Match", "Files-Attributes",

@@ -19,6 +19,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from files_server.catalog.totals import Totals, totals
+from files_server.leases import Leases
 from files_server.meters import Histogram, Meters, meters
 from files_server.routes import asking
 from files_server.services import Services
@@ -42,7 +43,7 @@ def _text(services: Services) -> tuple[bytes, str]:
 
     with services.catalog.snapshot() as connection:
         found = totals(connection)
-    families = [*_counted(meters), *_held(services, found)]
+    families = [*_counted(meters), *_leased(services.leases), *_held(services, found)]
     registry = CollectorRegistry()
     registry.register(_Collected(families))
     ProcessCollector(registry=registry)
@@ -86,6 +87,17 @@ def _counted(counts: Meters) -> Iterator[Metric]:
         family = HistogramMetricFamily(f"{_PREFIX}_{name}", what)
         family.add_metric((), *_cumulative(histogram))
         yield family
+
+
+def _leased(leases: Leases) -> Iterator[Metric]:
+    yield GaugeMetricFamily(
+        f"{_PREFIX}_leases", "Files that clients may open unasked.", leases.held
+    )
+    for name, value, what in (
+        ("recalls", leases.recalls, "Clients that a change has waited for."),
+        ("recalls_overdue", leases.overdue, "Of these, those that did not confirm in time."),
+    ):
+        yield CounterMetricFamily(f"{_PREFIX}_{name}", what, value=value)
 
 
 def _held(services: Services, found: Totals) -> Iterator[Metric]:
