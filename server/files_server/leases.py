@@ -18,7 +18,8 @@ import logging
 import secrets
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from itertools import takewhile
 from types import MappingProxyType
 
 from files_server.grace import Marker
@@ -55,7 +56,6 @@ class _Term:
         self.id = secrets.token_hex(16)  # whoever knows it may confirm
         self.client, self.until = client, until
         self.leases: dict[str, _Lease] = {}
-        self.folders: dict[str, int] = {}  # how many leases are right in each directory
         self.places = 0
         self.recalls: dict[int, list[_Lease]] = {}  # by change, in order, until it is confirmed
         self.recalled = 0  # the change that all of its leases are recalled by
@@ -88,7 +88,8 @@ class Leases:
         self._terms: dict[Client, _Term] = {}
         self._names: dict[str, tuple[_Lease, ...]] = {}  # by "bucket/key"
         self._rids: dict[str, tuple[_Lease, ...]] = {}
-        self._folders: dict[str, dict[_Term, int]] = {}  # by "bucket/" and "bucket/a/b/"
+        # By "bucket/a/": how many leased names and directories of such are right in it.
+        self._folders: dict[str, dict[_Term, int]] = {}
         self._ended: deque[_Term] = deque()  # whose leases are still in the index
         self._places = 0
         self.pending: dict[int, _Recall] = {}
@@ -304,19 +305,19 @@ class Leases:
             if known.recalled:  # its recall is of use until it is confirmed
                 return False
             self._drop(known)
-        parent = name[: name.rindex("/") + 1]
-        above = [] if parent in term.folders else list(_above(parent))
-        new = 1 + len(above)
+        above = self._folders_of(name)
+        fresh = list(takewhile(lambda folder: term not in self._folders.get(folder, ()), above))
+        new = 1 + len(fresh)
         full = term.places + new > MOST or self._places + new > _MOST_IN_ALL
         if full or len(name) > _LONGEST:
             return False
         lease = term.leases[name] = _Lease(term, name, rid)
         self._names[name] = (*self._names.get(name, ()), lease)
         self._rids[rid] = (*self._rids.get(rid, ()), lease)
-        term.folders[parent] = term.folders.get(parent, 0) + 1
-        for folder in above:
-            terms = self._folders.setdefault(folder, {})
-            terms[term] = terms.get(term, 0) + 1
+        for folder in fresh:
+            self._folders.setdefault(folder, {})[term] = 1
+        if len(fresh) < len(above):
+            self._folders[above[len(fresh)]][term] += 1
         self._count(term, new)
         self.held += 1
         return True
@@ -328,32 +329,32 @@ class Leases:
         del term.leases[name]
         _take_out(self._names, name, lease)
         _take_out(self._rids, lease.rid, lease)
-        parent = name[: name.rindex("/") + 1]
-        term.folders[parent] -= 1
-        above = []
-        if not term.folders[parent]:
-            del term.folders[parent]
-            above = list(_above(parent))
-        for folder in above:
+        gone = 1
+        for folder in self._folders_of(name):
             terms = self._folders[folder]
             terms[term] -= 1
-            if not terms[term]:
-                del terms[term]
+            if terms[term]:
+                break
+            gone += 1
+            del terms[term]
             if not terms:
                 del self._folders[folder]
-        self._count(term, -1 - len(above))
+        self._count(term, -gone)
         self.held -= 1
+
+    @staticmethod
+    def _folders_of(name: str) -> list[str]:
+        """The directory of a name, "bucket/a/b/", and those above it."""
+        found = []
+        end = name.rfind("/")
+        while end >= 0:
+            found.append(name[: end + 1])
+            end = name.rfind("/", 0, end)
+        return found
 
     def _count(self, term: _Term, step: int) -> None:
         term.places += step
         self._places += step
-
-
-def _above(folder: str) -> Iterator[str]:
-    """A directory "bucket/a/b/", and each above it."""
-    while folder:
-        yield folder
-        folder = folder[: folder.rfind("/", 0, -1) + 1]
 
 
 def _take_out(index: dict[str, tuple[_Lease, ...]], key: str, lease: _Lease) -> None:
