@@ -34,6 +34,7 @@ class LeaseHolder:
         self.client = httpx.Client(headers=headers, timeout=20, trust_env=False)
         self.files = f"{url}/v1/files"
         self.silent = silent
+        self.delay = 0.0  # seconds until it takes note of what the feed brings
         self.term = ""
         self.until = 0.0
         self.asked = self.recalled = 0  # requests for files; recalls that came
@@ -146,6 +147,8 @@ class LeaseHolder:
 
     def _heard(self, kind: str, cursor: str, data: str) -> None:
         number = int(cursor.rpartition("-")[2])
+        if self.delay:
+            time.sleep(self.delay)
         if kind == "confirm":
             self.events.append((kind, number, {"data": data}))
             self.recalled += 1
