@@ -189,7 +189,7 @@ class Change:
     own: bool  # made by this very mount
     cursor: str
     is_tree: bool = False  # of a directory or a bucket: what is below it may be meant, too
-    is_recall: bool = False  # nothing changed: the change before it waits until we confirm it
+    recall: str = ""  # a term: nothing changed, the change before waits until that confirms it
 
 
 class Lease(NamedTuple):

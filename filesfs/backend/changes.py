@@ -63,7 +63,7 @@ class ChangeFeed:
                 if not (name or data):
                     yield Change(Operation.BUCKET, (), None, None, True, cursor)
                 elif name == "confirm":
-                    yield Change(Operation.BUCKET, (), None, None, True, cursor, is_recall=True)
+                    yield Change(Operation.BUCKET, (), None, None, True, cursor, recall=data)
                 elif name in ("", "change", "message") and data:
                     yield self._understood(data, cursor)
                 self._cursor = cursor or self._cursor

@@ -41,8 +41,8 @@ class Coherence:
                     self._core.leases.feed_connected()
                     self._gap = False
                     async for change in events:
-                        if change.is_recall:
-                            self._core.nursery.start_soon(self._confirm, change.cursor)
+                        if change.recall:
+                            self._core.nursery.start_soon(self._confirm, change)
                         else:
                             self.apply(change)
             except Gone:
@@ -56,15 +56,14 @@ class Coherence:
             self._lost()
             await trio.sleep(_RECONNECT_SECONDS)
 
-    async def _confirm(self, cursor: str) -> None:
+    async def _confirm(self, recall: Change) -> None:
         """Somebody's change waits until we have heard of it, which we have: events come in order.
         If he does not learn that, the leases run out.
         """
-        leases = self._core.leases
         try:
-            lease = await self._core.backend.extend_leases(leases.term, cursor)
+            lease = await self._core.backend.extend_leases(recall.recall, recall.cursor)
             if lease is not None:
-                leases.extend(lease)
+                self._core.leases.extend(lease)
         except FilesfsError as error:
             log.info("a recalled lease is not confirmed: %s", error)
 

@@ -88,7 +88,8 @@ class Changes:
         try:
             yield b": connected\n\n"
             if any(number <= after for number in self._leases.unconfirmed(listener.client)):
-                yield _confirm(catalog.epoch, after)  # asked on a connection that was lost
+                term = self._leases.term_id(listener.client)
+                yield _confirm(catalog.epoch, after, term)  # asked on a connection that was lost
             while True:
                 events = self._next(catalog, after)
                 if behind and not events:  # an id alone: all until now was told
@@ -113,7 +114,8 @@ class Changes:
         for event in events:
             parts.append(_format(epoch, event, listener))
             if event[0] in recalled:
-                parts.append(_confirm(epoch, event[0]))
+                term = self._leases.term_id(listener.client)
+                parts.append(_confirm(epoch, event[0], term))
         return b"".join(parts)
 
     def _next(self, catalog: Catalog, after: int) -> list[Event]:
@@ -152,6 +154,5 @@ def _format(epoch: str, event: Event, listener: Listener) -> bytes:
     return f"event: change\nid: {epoch}-{number}\ndata: {data}\n\n".encode()
 
 
-def _confirm(epoch: str, number: int) -> bytes:
-    cursor = f"{epoch}-{number}"
-    return f"event: confirm\nid: {cursor}\ndata: {cursor}\n\n".encode()
+def _confirm(epoch: str, number: int, term: str) -> bytes:
+    return f"event: confirm\nid: {epoch}-{number}\ndata: {term}\n\n".encode()

@@ -199,6 +199,11 @@ class Leases:
         term = self._terms.get(client)
         return term.recalls if term is not None else _NOTHING
 
+    def term_id(self, client: Client) -> str:
+        """What this client confirms by; it may not have heard of its own term yet."""
+        term = self._terms.get(client)
+        return term.id if term is not None else ""
+
     async def heard(self, first: int, last: int) -> None:
         """Until all who hold what the changes `first` to `last` are about have confirmed them, or
         their time is over."""

@@ -94,12 +94,9 @@ class LeaseHolder:
                 self._leased[name] = known
         return known, answer
 
-    def confirm(self, cursor: str) -> None:
+    def confirm(self, cursor: str, term: str = "") -> None:
         """Take note of all changes up to a cursor. Under a term that has ended nothing counts."""
-        sent = None
-        while sent != self.term:
-            sent = self.term
-            self.renew(sent, {"Last-Event-ID": cursor})
+        self.renew(term or self.term, {"Last-Event-ID": cursor})
 
     def renew(self, term: str, headers: dict[str, str] | None = None) -> httpx.Response:
         """POST, which extends what is leased."""
@@ -150,10 +147,10 @@ class LeaseHolder:
         if self.delay:
             time.sleep(self.delay)
         if kind == "confirm":
-            self.events.append((kind, number, {"data": data}))
+            self.events.append((kind, number, {"data": data, "cursor": cursor}))
             self.recalled += 1
             if not self.silent:
-                self.confirm(cursor)
+                self.confirm(cursor, data)
             return
         event = json.loads(data)
         with self._lock:

@@ -72,9 +72,9 @@ def test_a_leased_name_is_read_unasked_until_another_changes_it(
     assert (holder.read(name).content, holder.asked) == (b"0", asked)
     changed = put(writer, name, b"1")
     assert not holder.leased(name)  # before the answer came
-    cursor = changed.headers["files-cursor"]
+    assert holder.events[-1][1] == int(changed.headers["files-cursor"].rpartition("-")[2])
     told = [(kind, data.get("data")) for kind, _, data in holder.events]
-    assert told[-2:] == [("change", None), ("confirm", cursor)]
+    assert told[-2:] == [("change", None), ("confirm", holder.term)]
     assert (holder.read(name).content, holder.asked) == (b"1", asked + 1)
     assert holder.leased(name)
 
@@ -238,7 +238,7 @@ def test_a_recalled_name_is_recalled_again_until_it_is_confirmed(
         wait_until(lambda: holder.recalled == 2)
         assert not any(each.done() for each in both)
         first, second = sorted(at for kind, at, _ in holder.events if kind == "confirm")
-        epoch = str(holder.events[-1][2]["data"]).partition("-")[0]
+        epoch = str(holder.events[-1][2]["cursor"]).partition("-")[0]
         holder.confirm(f"{epoch}-{first}")
         wait_until(lambda: sum(each.done() for each in both) == 1)
         time.sleep(0.02)
@@ -381,8 +381,8 @@ def test_a_lost_feed_ends_no_lease_and_the_next_one_is_asked_again(
         assert not change.done()
         with LeaseHolder(lessor.url, f"holder-{bucket}", silent=True) as again:
             wait_until(lambda: again.recalled)
-            again.term = holder.term
-            again.confirm(str(again.events[-1][2]["data"]))
+            recall = again.events[-1][2]
+            again.confirm(str(recall["cursor"]), str(recall["data"]))
             change.result(5)
             assert time.monotonic() < holder.until
 

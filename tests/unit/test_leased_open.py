@@ -122,7 +122,7 @@ async def test_without_the_feed_it_is_asked_for(tmp_path: Path) -> None:
 
 async def test_a_recall_is_confirmed_once_it_was_heard(tmp_path: Path) -> None:
     async with leased(tmp_path) as (mine, _, _node):
-        recall = Change(Operation.BUCKET, (), None, None, True, "e-7", is_recall=True)
+        recall = Change(Operation.BUCKET, (), None, None, True, "e-7", recall="t")
         mine.backend.tell(recall)
         await trio.testing.wait_all_tasks_blocked()
         assert mine.backend.extended == [("t", "e-7")]
@@ -162,3 +162,11 @@ async def test_a_change_by_another_name_is_heard_of_too(tmp_path: Path) -> None:
         await trio.testing.wait_all_tasks_blocked()
         assert await asked(mine, node)
         assert await asked(mine, node)  # with two names it has none
+
+
+async def test_a_recall_is_confirmed_by_the_term_that_it_names(tmp_path: Path) -> None:
+    """The answer that brings that term may still be on its way."""
+    async with leased(tmp_path) as (mine, _, _node):
+        mine.backend.tell(Change(Operation.BUCKET, (), None, None, True, "e-8", recall="newer"))
+        await trio.testing.wait_all_tasks_blocked()
+        assert mine.backend.extended == [("newer", "e-8")]
