@@ -43,6 +43,8 @@ class Kind(Enum):
     BLOCKDEVICE = wire.BLOCKDEVICE
 
 
+# For loops over thousands: to look a member up in its class takes nine times as long, 90 ns.
+FILE, DIRECTORY = Kind.FILE, Kind.DIRECTORY
 DEVICES = (Kind.CHARDEVICE, Kind.BLOCKDEVICE)  # their content is their number
 
 _KINDS = {kind.value: kind for kind in Kind if kind is not Kind.FILE}

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import trio
 
-from filesfs.domain import Entry, Handle, Inode, Kind, Usage
+from filesfs.domain import FILE, Entry, Handle, Inode, Usage
 from filesfs.errors import FilesfsError, FileSystemError
 from filesfs.filesystem.attributes import AttributeView
 from filesfs.filesystem.coherence import Coherence
@@ -68,12 +68,12 @@ class Filesystem:
         now, and what stat shows of that. Names that went since the listing was taken are left out.
         `counts`: what `listing_counts` says. Only after a device there may be an `await`.
         """
-        directory, ttl = self.core.directories.known, self.attributes.ttl(None)
+        known, ttl = self.core.directories.known(parent), self.attributes.ttl(None)
         at_rest, stat_at_rest = self.core.inodes.at_rest, self.attributes.stat_at_rest
         for position in range(start, len(snapshot)):
-            name, known = snapshot[position], directory(parent)
             if known is None:
                 return
+            name = snapshot[position]
             packed, node = known.entries.get(name), None
             if packed is not None and name not in known.local:
                 form = form_of(packed)
@@ -85,8 +85,8 @@ class Filesystem:
             else:
                 continue
             yield position, name, node, status
-            if node.kind is not Kind.FILE:  # a device's number may have been waited for
-                ttl = self.attributes.ttl(None)
+            if node.kind is not FILE:  # a device's number may have been waited for
+                known, ttl = self.core.directories.known(parent), self.attributes.ttl(None)
 
     def _listed(
         self, known: Directory, parent: Node, name: bytes, *, counts: bool

@@ -12,7 +12,17 @@ from contextlib import suppress
 
 from msgspec.structs import replace
 
-from filesfs.domain import DEVICES, NO_CHANGE, AttributeChange, Attributes, Entry, Kind, kind_of
+from filesfs.domain import (
+    DEVICES,
+    DIRECTORY,
+    FILE,
+    NO_CHANGE,
+    AttributeChange,
+    Attributes,
+    Entry,
+    Kind,
+    kind_of,
+)
 from filesfs.errors import Corrupted, FileSystemError, NotFound, Unsupported
 from filesfs.filesystem.content import Content, unsent
 from filesfs.filesystem.core import Caller, Core, Stat
@@ -59,8 +69,8 @@ class AttributeView:
         the feed tells of.
         """
         size, nlink, known_by = form.size, form.nlink, form.resource_id
-        if node.kind is not Kind.FILE:
-            nlink = max(2, nlink) if node.kind is Kind.DIRECTORY else nlink
+        if node.kind is not FILE:
+            nlink = max(2, nlink) if node.kind is DIRECTORY else nlink
             size = 0 if node.kind in DEVICES else size
         if known_by is not None and is_registered(known_by):
             ttl = self._ttl(known_by)

@@ -13,7 +13,7 @@ from typing import cast
 
 import pyfuse3
 
-from filesfs.domain import DEVICES, Handle, Inode, Kind
+from filesfs.domain import DEVICES, FILE, Handle, Inode
 from filesfs.filesystem import Caller, Filesystem, Stat
 from filesfs.fuse.attributes import (
     BLOCK_BYTES,
@@ -224,7 +224,7 @@ class Operations(pyfuse3.Operations):
         reply, remember = pyfuse3.readdir_reply, self._fs.core.inodes.remember
         start = max(0, start_id - 2)
         for position, name, node, status in self._fs.listed(parent, snapshot, start, counts=counts):
-            if node.kind is Kind.FILE or node.kind not in DEVICES:
+            if node.kind is FILE or node.kind not in DEVICES:
                 attributes = successive.of(status)
             else:
                 attributes = await self._attributes(node)
