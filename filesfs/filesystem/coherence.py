@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 _RECONNECT_SECONDS = 1.0
 _MOVES = (Operation.MOVE, Operation.EXCHANGE)
+_LEAVES_NAMES = (Operation.MOVE, Operation.DELETE)
 
 
 class Coherence:
@@ -119,6 +120,29 @@ class Coherence:
         if above is not None and name is not None and directory.bucket:
             self._core.directories.doubt(above, name)
 
+    def _doubt_implied(self, directory: Location, operation: Operation) -> None:
+        """Directories that keys imply come with the first name in them and go with the last one,
+        several at once, and no event names them: of those above the changed name, each that may
+        have come or gone.
+        """
+        while directory.key and directory != self._core.rules.root:
+            above, name = self._tree.find(directory.parent), self._tree.shown_name(directory)
+            if above is not None and name is not None:
+                known = self._core.directories.stale(above, name) is not None
+                if known and operation not in _LEAVES_NAMES:
+                    return
+                self._core.directories.doubt(above, name)
+                self._core.kernel.entry_changed(above.inode, name)
+                self._core.kernel.inode_changed(above.inode, content=False)
+                if not (known and self._may_be_bare(above)):
+                    return
+            directory = directory.parent
+
+    def _may_be_bare(self, directory: Node) -> bool:
+        """Nothing is known to be left in it."""
+        known = self._core.directories.known(directory)
+        return known is None or all(name in known.doubts for name in known.entries)
+
     def appeared(self, location: Location) -> None:
         """We stored a version here that no node of ours stands for, and no event will tell."""
         self.doubt(location, Operation.COMMIT)
@@ -133,12 +157,15 @@ class Coherence:
         parent = self._tree.find(location.parent)
         if parent is None or name is None:
             self._doubt_times(location.parent)
+            self._doubt_implied(location.parent, operation)
             return
         entry = self._core.directories.stale(parent, name)
         self._core.directories.doubt(parent, name)
         self._core.kernel.entry_changed(parent.inode, name)
         self._core.kernel.inode_changed(parent.inode, content=False)
         self._doubt_times(location.parent)
+        if operation in _LEAVES_NAMES and self._may_be_bare(parent):
+            self._doubt_implied(location.parent, operation)
         node = self._core.inodes.find(entry) if entry is not None else None
         self._doubt_below(node, operation)
         if node is not None:

@@ -148,6 +148,21 @@ def test_names_that_go_are_seen_in_time(here: Path, there: Path, client: httpx.C
         assert name not in os.listdir(there)
 
 
+def test_implied_directories_are_seen_in_time(there: Path, client: httpx.Client) -> None:
+    """Keys of a plain client make several at once, and several go with their last file."""
+    for key in ("n/f", "m/l/f", "i/k/j/f"):
+        top = key.partition("/")[0]
+        assert top not in os.listdir(there)
+        assert not (there / top).exists()
+        upload(client, key, b"x")
+        wait_for((there / top).exists, SEEN_SECONDS)
+        assert top in os.listdir(there)
+        assert (there / key).read_bytes() == b"x"
+        client.delete(f"/{key}").raise_for_status()
+        wait_for(lambda top=top: not (there / top).exists(), SEEN_SECONDS)  # type: ignore[misc]
+        assert top not in os.listdir(there)
+
+
 def test_a_rename_is_seen_whole(here: Path, there: Path) -> None:
     (here / "a/b").mkdir(parents=True)
     (here / "a/b/f").write_text("content")

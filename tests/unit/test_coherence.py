@@ -135,3 +135,34 @@ async def test_after_a_pause_of_the_feed_nothing_old_counts_before_it_was_caught
         assert cache.lookup(mine.bucket, b"old") == (False, None)
         mine.fs.coherence.apply(Change(Operation.BUCKET, (), None, None, True, "e-7"))
         assert cache.lookup(mine.bucket, b"old") == (True, None)
+
+
+@pytest.mark.parametrize("path", ["n/f", "n/m/f", "n/m/l/f"])
+@pytest.mark.parametrize("looked_into", [False, True])
+async def test_directories_that_keys_imply_come_and_go_with_what_is_in_them(
+    tmp_path: Path, path: str, *, looked_into: bool
+) -> None:
+    """Several at once; the event names the file alone."""
+    tree, place = MemoryTree(), Location("b", path)
+    async with (
+        rig(tmp_path / "1", tree, feed=True) as mine,
+        rig(tmp_path / "2", tree, origin="o") as other,
+    ):
+        await mine.store(b"a", b"1")
+        assert await mine.names() == [b"a"]
+        await other.backend.put(place, b"1", "text/plain", AttributeChange())
+        await trio.testing.wait_all_tasks_blocked()
+        assert (mine.bucket.inode, b"n") in mine.kernel.entries
+        assert await mine.names() == [b"a", b"n"]
+        node = mine.bucket
+        for segment in path.split("/")[:-1] if looked_into else ():
+            found = await mine.fs.tree.child(node, segment.encode())
+            assert found is not None
+            node = found
+            mine.fs.core.inodes.remember(node)
+            await mine.fs.tree.snapshot(node)
+        await other.backend.remove(place, Kind.FILE)
+        tree.names.pop(place.parent, None)  # which a mount keeps, and a plain client does not
+        await trio.testing.wait_all_tasks_blocked()
+        assert await mine.names() == [b"a"]
+        assert await mine.fs.tree.child(mine.bucket, b"n") is None
