@@ -7,11 +7,12 @@ listing has thousands, and a model or a dict for each would cost more than readi
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
 from files_server import auth
+from files_server.catalog.following import Followed
 from files_server.catalog.nodes import Node
 from files_server.catalog.sessions import COMPLETE, Session
 
@@ -38,12 +39,20 @@ class Entries:
         )
         return f"{text},{_attributes(node)}}}" if full else text + "}"
 
-    def rows(self, rows: Sequence[str], *, more: bool) -> str:
-        """A directory's entries as `Files-Rows` has them (EXTENSIONS), which are JSON already."""
-        return (
+    def rows(
+        self, rows: Sequence[str], *, more: bool, walk: Iterable[Followed] | None = None
+    ) -> str:
+        """A directory's entries as `Files-Rows` has them (EXTENSIONS), which are JSON already, and
+        those of the directories that a walk comes to next.
+        """
+        text = (
             f'{{"rows":[{",".join(rows)}],"url":["{self._files_json}/","?alt=media"],'
-            f'"has_more":{str(more).lower()}}}'
+            f'"has_more":{str(more).lower()}'
         )
+        if walk is None:
+            return text + "}"
+        followed = ",".join([f'["{key}","{rid}",[{inside}]]' for key, rid, inside in walk])
+        return f'{text},"walk":[{followed}]}}'
 
     def bucket(self, node: Node, *, full: bool = False) -> Body:
         """BucketResponse, or with `full` FullBucketResponse."""

@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from files_server.catalog import attributes, listing, moves, nodes, tree
 from files_server.catalog.database import Transaction
+from files_server.catalog.following import Followed, following
 from files_server.catalog.nodes import Node
 from files_server.entries import Body
 from files_server.errors import ApiError, not_found, shown
@@ -50,6 +51,8 @@ class _Wanted:
     full: bool
     paged: bool  # asked with any of the listing parameters: common_prefixes and has_more show
     rows: bool  # a page of a directory, each entry as an array
+    walk: int  # and the listings that a walk comes to next, within so many entries in all
+    levels: int  # of directories above, behind which it goes on
 
 
 @router.get("/v1/files/{bucket}", **described("list_files_in_bucket", ListFilesResponse))
@@ -72,7 +75,9 @@ async def list_files(request: Request) -> Response:
         text = await asyncio.to_thread(_in_snapshot, services, wanted)
     response = asking.text_answer(request, text, etag=node.etag, number=number)
     if wanted.rows:
-        response.raw_headers += [(b"files-rows", b"1"), (b"vary", b"Files-Rows")]
+        # One without a walk may stand in for one with it, but not the reverse.
+        vary = b"Files-Rows, Files-Walk, Files-Walk-Levels" if wanted.walk else b"Files-Rows"
+        response.raw_headers += [(b"files-rows", b"1"), (b"vary", vary)]
     return response
 
 
@@ -152,6 +157,8 @@ def _wanted(request: Request, bucket: str) -> _Wanted:
         bucket, prefix, query.get("after", ""), min(int(limit), _MOST) if limit else None,
         delimiter == "/", full, paged,
         is_page and listing.HAS_ROWS and asking.flag(request, "Files-Rows"),
+        min(asking.number(request, "Files-Walk") or 0, _ROWS_ON_LOOP),
+        asking.number(request, "Files-Walk-Levels") or 0,
     )  # fmt: skip
 
 
@@ -170,7 +177,9 @@ def _listed(
         made = listing.rows(connection, wanted.bucket, wanted.prefix, wanted.after, looked_at + 1)
         if looked_at < limit and len(made) > looked_at:
             raise _TooMany
-        return services.entries.rows(made[:limit], more=len(made) > limit)
+        more = len(made) > limit
+        walk = None if more or not wanted.walk else _walk(connection, wanted, len(made))
+        return services.entries.rows(made[:limit], more=more, walk=walk)
     rows = _shown(_first(most, _rows(connection, wanted)), wanted)
     taken = list(islice(rows, None if limit is None else limit + 1))
     more = limit is not None and len(taken) > limit
@@ -187,6 +196,16 @@ def _listed(
     if wanted.paged:
         text += f',"common_prefixes":[{",".join(prefixes)}],"has_more":{str(more).lower()}'
     return text + "}"
+
+
+def _walk(
+    connection: sqlite3.Connection, wanted: _Wanted, listed: int
+) -> Iterator[Followed] | None:
+    """What comes after a directory of so many entries that is listed whole."""
+    if wanted.after or listed >= wanted.walk:
+        return None
+    directory, most = wanted.prefix.removesuffix("/"), wanted.walk - listed
+    return following(connection, wanted.bucket, directory, wanted.levels, most)
 
 
 def _rows(connection: sqlite3.Connection, wanted: _Wanted) -> Iterator[tuple[str, Node]]:

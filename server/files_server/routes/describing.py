@@ -52,6 +52,8 @@ _HEADER = {
     "Files-Keep-Parent": (_TEXT, "1: the directory stays when this was its last file."),
     "Files-Repeat": (_TEXT, "A Files-Cursor: if this was done after it, it is not done again."),
     "Files-Rows": (_TEXT, "1: a page of a directory comes as rows."),
+    "Files-Walk": (_COUNT, "With rows: the listings that a walk comes to next, so many entries."),
+    "Files-Walk-Levels": (_COUNT, "In so many directories above this one, too."),
     "Files-Listing": (_COUNT, "A directory with at most so many entries comes with them."),
     "Files-Lease": ({"type": "string", "enum": ["1"]}, "1: a lease, where a change feed is heard."),
     "Overwrite": (_TEXT, "T: what is there is replaced."),
@@ -69,6 +71,7 @@ _PARAMETERS: dict[str, tuple[str, ...]] = {
     "list_all_buckets": ("view", "usage", "deleted"),
     "list_files_in_bucket": (
         "bucket", "view", "prefix", "delimiter", "limit", "after", "deleted", "Files-Rows",
+        "Files-Walk", "Files-Walk-Levels",
     ),
     "register_bucket": ("bucket", "name", "mode", "Files-Origin"),
     "set_bucket_attributes": ("bucket", "view", "Files-Origin"),
