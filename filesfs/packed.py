@@ -60,11 +60,14 @@ _Fields: TypeAlias = tuple[  # a Form's, in its order
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """One directory as of `cursor`: what is in it by wire name, in the order of these, at rest."""
+    """One directory as of `cursor`: what is in it by wire name, in the order of these, at rest.
+    `resource_id` is the directory's, where it came with another one's listing.
+    """
 
     location: Location
     at_rest: Mapping[str, Packed]
     cursor: str = ""
+    resource_id: ResourceId | None = None
 
     @property
     def entries(self) -> tuple[Entry, ...]:

@@ -83,6 +83,11 @@ class HttpBackend:
     async def list_directory(self, location: Location) -> Listing:
         return await self._dialect.list_directory(location)
 
+    async def list_walk(
+        self, location: Location, levels: int, most: int
+    ) -> tuple[Listing, list[Listing]]:
+        return await self._dialect.list_walk(location, levels, most)
+
     async def stat(self, location: Location) -> Entry:
         return await self._dialect.stat(location)
 

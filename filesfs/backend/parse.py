@@ -137,7 +137,7 @@ class Row(msgspec.Struct, gc=False, array_like=True):
     xattrs: dict[str, str] | None
 
 
-class _Rows(msgspec.Struct, gc=False):
+class Rows(msgspec.Struct, gc=False):
     """A page of them. `url`: what stands before and behind bucket and key in each one's."""
 
     rows: list[Row]
@@ -148,13 +148,12 @@ class _Rows(msgspec.Struct, gc=False):
 class _LookedUp(_File, gc=False, kw_only=True):
     """FullFileResponse, of a directory perhaps with what is in it."""
 
-    listing: _Rows | None = None
+    listing: Rows | None = None
 
 
 _file = msgspec.json.Decoder(_File)
 _looked_up = msgspec.json.Decoder(_LookedUp)
 _page = msgspec.json.Decoder(_Page)
-_rows = msgspec.json.Decoder(_Rows)
 _bucket = msgspec.json.Decoder(_Bucket)
 _buckets = msgspec.json.Decoder(_Buckets)
 _usage = msgspec.json.Decoder(_Usage)
@@ -181,17 +180,6 @@ def looked_up(body: Buffer) -> tuple[Entry, Names | None]:
         return entry, names_of(listing.rows, listing.url, entry.location)
     except MALFORMED as error:
         raise malformed(body, error) from error
-
-
-def rows_page(body: Buffer, directory: Location) -> tuple[Names, str, bool]:
-    """One page of a directory in rows: what is in it, the last key, whether more follow."""
-    try:
-        page = _rows.decode(body)
-        found = names_of(page.rows, page.url, directory)
-    except MALFORMED as error:
-        raise malformed(body, error) from error
-    base = f"{directory.key}/" if directory.key else ""
-    return found, base + page.rows[-1].name if found else "", page.has_more
 
 
 def names_of(rows: Sequence[Row], url: tuple[str, str], directory: Location) -> Names:

@@ -73,6 +73,11 @@ class PlainDialect:
             raise Conflict(f"{str(location)!r} is not a directory.", "not-directory")
         return listing_of(location, (found[name] for name in sorted(found)))
 
+    async def list_walk(
+        self, location: Location, levels: int, most: int
+    ) -> tuple[Listing, list[Listing]]:
+        return await self.list_directory(location), []
+
     async def stat(self, location: Location) -> Entry:
         check(location)
         if not location.bucket:

@@ -95,6 +95,15 @@ class FilesBackend(Protocol):
         exist.
         """
 
+    async def list_walk(
+        self, location: Location, levels: int, most: int
+    ) -> tuple[Listing, list[Listing]]:
+        """As `list_directory`; and, where the server sends them along, what is in the directories
+        that a walk comes to next: those below, those behind it, and those behind `levels` - 1 of
+        the directories above. Whole ones only, within `most` entries in all, and none with a file
+        that has other names: not every event about it names each of them.
+        """
+
     async def stat(self, location: Location) -> Entry:
         """What is at this name: file, directory (implied too), link, bucket; or NotFound."""
 

@@ -15,6 +15,7 @@ from filesfs.backend.content import RichContent, is_own, stamped
 from filesfs.backend.paths import check, quoted
 from filesfs.backend.requester import Request
 from filesfs.backend.retry import Tries, repeat
+from filesfs.backend.rows import rows_page
 from filesfs.domain import (
     AttributeChange,
     Entry,
@@ -51,13 +52,13 @@ NEEDED = frozenset(
 _WITH_LISTING = {"Files-Listing": "500"}
 
 
-def _page(answer: Answer, directory: Location) -> tuple[parse.Names, str, bool]:
-    """What is in the directory, the last key, whether more follow."""
+def _page(answer: Answer, directory: Location) -> tuple[parse.Names, str, bool, list[Listing]]:
+    """What is in the directory, the last key, whether more follow; what a walk comes to next."""
     if "files-rows" in answer.headers:
-        return parse.rows_page(answer.body, directory)
+        return rows_page(answer.body, directory, answer.cursor)
     entries, last, more = parse.listing_page(answer.body)
     inside = [entry for entry in entries if entry.location.key != directory.key]
-    return [(entry.location.name, pack(entry)) for entry in inside], last, more
+    return [(entry.location.name, pack(entry)) for entry in inside], last, more, []
 
 
 class RichDialect(RichContent):
@@ -67,20 +68,28 @@ class RichDialect(RichContent):
 
     # -- names ------------------------------------------------------------------------------------
     async def list_directory(self, location: Location) -> Listing:
+        return (await self.list_walk(location, 0, 0))[0]
+
+    async def list_walk(
+        self, location: Location, levels: int, most: int
+    ) -> tuple[Listing, list[Listing]]:
         if not location.bucket:
-            return await self._list_buckets()
+            return await self._list_buckets(), []
         check(location)
+        walk = {"Files-Walk": str(most), "Files-Walk-Levels": str(levels)} if most else {}
         target = self._targets.of(Location(location.bucket))
         prefix = f"{location.key}/" if location.key else ""
         query = f"prefix={prefix}&delimiter=/&view=full&limit={self.page}"
         names: parse.Names = []
+        followed: list[Listing] = []
         cursor, after, more, pages = "", "", True, 0
         while more:
             page = f"{query}&after={quoted(after)}" if after else query
-            answer = await self._requester.ask(Request("GET", f"{target}?{page}", _IN_ROWS))
-            cursor = cursor or answer.cursor
-            found, last, more = _page(answer, location)
+            answer = await self._requester.ask(Request("GET", f"{target}?{page}", _IN_ROWS | walk))
+            cursor, walk = cursor or answer.cursor, {}
+            found, last, more, behind = _page(answer, location)
             names.extend(found)
+            followed.extend(behind)
             pages += 1
             if more and (last <= after or pages == _MOST_PAGES):
                 raise Unavailable(f"The listing of {str(location)!r} does not end.")
@@ -88,7 +97,7 @@ class RichDialect(RichContent):
         if not names and location.key:
             await self._require_directory(location)
         names.sort(key=itemgetter(0))
-        return Listing(location, dict(names), cursor)
+        return Listing(location, dict(names), cursor), followed
 
     async def read_many(self, directory: Location, names: Sequence[str]) -> Many:
         check(directory)

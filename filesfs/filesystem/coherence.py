@@ -149,6 +149,10 @@ class Coherence:
 
     def doubt(self, location: Location, operation: Operation) -> None:
         """Somebody changed this name: nothing cached of it counts, here or in the kernel."""
+        if held := self._core.directories.held:
+            held.heard(location)
+            if operation in _MOVES:
+                held.moved(location)
         root = self._core.rules.root
         if location == root:
             self._core.kernel.inode_changed(self._core.inodes.root.inode, content=False)

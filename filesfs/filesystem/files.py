@@ -22,8 +22,8 @@ from filesfs.filesystem.prefetch import Prefetch
 from filesfs.filesystem.second import SecondTries
 from filesfs.filesystem.tree import Tree
 from filesfs.read.stream import ReadStream
-from filesfs.state.directories import Stamp
 from filesfs.state.handles import FileHandle, HandleTable
+from filesfs.state.held import Stamp
 from filesfs.state.inodes import Node
 
 log = logging.getLogger(__name__)

@@ -216,6 +216,10 @@ class Renaming:
         except Unavailable:  # it may have been done
             self._core.leases.clear()
             raise
+        finally:  # also where its answer was lost
+            if source.kind is Kind.DIRECTORY or exchange:
+                for place in (old, new):
+                    self._core.directories.held.moved(self._tree.place(*place))
 
     async def _uncover(self, parent: Node, name: bytes) -> None:
         """What an unsent file stood in front of was replaced by it, and goes now that it leaves."""

@@ -18,9 +18,11 @@ from filesfs.domain import Entry, Kind, Location
 from filesfs.errors import FileSystemError, NotFound, Unavailable
 from filesfs.filesystem.content import unsent
 from filesfs.filesystem.core import Core, version_of
+from filesfs.filesystem.walks import Walks
 from filesfs.packed import Listing, Packed
 from filesfs.state import names
-from filesfs.state.directories import Ahead, Directory, Stamp
+from filesfs.state.directories import Directory
+from filesfs.state.held import Ahead, Stamp
 from filesfs.state.inodes import Node, inside, registered
 
 log = logging.getLogger(__name__)
@@ -40,6 +42,7 @@ class Tree:
         self._core = core
         self._fetches: dict[Node, tuple[int, trio.Event]] = {}
         self._misses: dict[Node, int] = {}
+        self._walks = Walks(core)
 
     # -- paths ------------------------------------------------------------------------------------
     def wire_name(self, parent: Node, name: bytes) -> str:
@@ -177,7 +180,7 @@ class Tree:
         if known:
             return entry, None
         place = self.place(parent, name)
-        entry = self._core.directories.ahead(parent, name, place.name)
+        entry = self._core.directories.ahead(parent, name, place)
         if entry is not None:
             return entry, None
         if self._walking(parent):
@@ -278,9 +281,12 @@ class Tree:
         self._fetches[node] = (mutations, done)
         try:
             where = self.location(node)
-            ahead = self._core.directories.take_ahead(node)
-            if ahead is not None and ahead.listing.location == where:
+            walking = self._walks.came_to(node)
+            ahead = self._core.directories.take_ahead(node, where)
+            if ahead is not None:
                 listing, stamp = ahead.listing, ahead.stamp
+            elif walking:
+                listing = await self._walks.ask(node, where, stamp)
             else:
                 listing = await self._core.backend.list_directory(where)
             shown = await self._shown(node, listing)

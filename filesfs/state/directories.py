@@ -13,29 +13,14 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from filesfs.domain import Entry, Inode, Location
-from filesfs.packed import Listing, Packed, pack, unpack
+from filesfs.domain import Entry, Inode, Kind, Location
+from filesfs.packed import Packed, pack, unpack
+from filesfs.state.held import Ahead, HeldListings, Stamp
 from filesfs.state.inodes import Node, registered
 
 # Events remembered, so that an answer older than an event about its directory is not cached.
 _EVENTS = 10_000
 _DIGITS = 18  # of a change's number
-
-
-@dataclass(frozen=True, slots=True)
-class Stamp:
-    """When an answer was taken: feed generation (None: no feed then) and monotonic seconds."""
-
-    feed: int | None
-    taken: float
-
-
-@dataclass(frozen=True, slots=True)
-class Ahead:
-    """A listing that came before anybody asked for it."""
-
-    listing: Listing
-    stamp: Stamp
 
 
 @dataclass(slots=True)
@@ -66,6 +51,7 @@ class DirectoryCache:
         self._resumed = float("-inf")  # what was taken before is on its ttl
         self._events: OrderedDict[Location, int] = OrderedDict()
         self._event_floor = 0
+        self.held = HeldListings(clock)
 
     # -- freshness --------------------------------------------------------------------------------
     def feed_connected(self, *, gap: bool) -> None:
@@ -177,6 +163,7 @@ class DirectoryCache:
 
     def drop(self, node: Node) -> None:
         """The node is gone, or nothing of its contents is trusted any more; local names stay."""
+        self._learned(node)
         directory = self._directories.get(node.inode)
         if directory is None:
             return
@@ -194,33 +181,58 @@ class DirectoryCache:
         """
         if ahead is None or self.overtaken(ahead.listing.location, ahead.listing.cursor):
             return
-        directory = self.of(node)
-        if directory.listed is None and not (directory.entries or directory.mutations):
-            directory.ahead = ahead
+        if self._is_unknown(node):
+            self.of(node).ahead = ahead
 
-    def ahead(self, node: Node, name: bytes, wire_name: str) -> Entry | None:
+    def _is_unknown(self, node: Node) -> bool:
+        """Nothing was ever known of what is in it, nor happened there."""
+        directory = self._directories.get(node.inode)
+        if directory is None:
+            return True
+        return directory.listed is None and not (directory.entries or directory.mutations)
+
+    def ahead(self, node: Node, name: bytes, place: Location) -> Entry | None:
         """What such a listing has under this name. None is no word that there is nothing: others
         may have made it since, and be asking for it by name.
         """
+        if self.held and self._is_unknown(node):
+            self.keep_ahead(node, self._held_of(node, place.parent))
         directory = self._directories.get(node.inode)
         ahead = directory.ahead if directory is not None else None
         if directory is None or ahead is None or not self.fresh(ahead.stamp):
             return None
-        packed = ahead.listing.at_rest.get(wire_name)
+        packed = ahead.listing.at_rest.get(place.name)
         if packed is None:
             return None
         directory.entries[name] = packed
         directory.stamps[name] = ahead.stamp
         return unpack(packed)
 
-    def take_ahead(self, node: Node) -> Ahead | None:
-        """It, once, if it is still fresh."""
+    def take_ahead(self, node: Node, where: Location) -> Ahead | None:
+        """It, once, if it is still fresh and the directory where it was."""
         directory = self.of(node)
         ahead, directory.ahead = directory.ahead, None
-        return ahead if ahead is not None and self.fresh(ahead.stamp) else None
+        for each in (ahead, self._held_of(node, where)):
+            if each is not None and each.listing.location == where and self.fresh(each.stamp):
+                return each
+        return None
+
+    def _held_of(self, node: Node, where: Location) -> Ahead | None:
+        """What came with another directory's listing; once."""
+        entry = node.entry if self.held else None
+        if entry is None or entry.resource_id is None:
+            return None
+        return self.held.take(entry.resource_id, where)
+
+    def _learned(self, node: Node) -> None:
+        """Something in this directory is known by now that no such listing need have."""
+        entry = node.entry if self.held and node.kind is Kind.DIRECTORY else None
+        if entry is not None and entry.resource_id is not None:
+            self.held.changed(entry.resource_id)
 
     def keep_listing(self, node: Node, entries: dict[bytes, Packed], stamp: Stamp) -> None:
         directory = self.of(node)
+        self._learned(node)
         directory.ahead = None
         directory.entries = entries
         directory.stamps.clear()
@@ -230,6 +242,7 @@ class DirectoryCache:
     def keep_entry(self, node: Node, name: bytes, entry: Entry | None, stamp: Stamp) -> None:
         """A single answer: there is this entry, or (None) nothing under that name."""
         directory = self.of(node)
+        self._learned(node)
         directory.ahead = None
         if entry is None:
             directory.entries.pop(name, None)
@@ -255,6 +268,7 @@ class DirectoryCache:
         """The same resource as is cached under this name, with attributes that we know to be newer;
         as fresh as before.
         """
+        self._learned(node)
         directory = self._directories.get(node.inode)
         if directory is None:
             return
@@ -267,6 +281,7 @@ class DirectoryCache:
 
     def doubt(self, node: Node, name: bytes) -> None:
         """Somebody changed this name: ask again at its next use."""
+        self._learned(node)
         directory = self._directories.get(node.inode)
         if directory is None:
             return
@@ -280,6 +295,7 @@ class DirectoryCache:
         """Events about what is in it may have been missed: it is only what to show when the server
         is away.
         """
+        self._learned(node)
         directory = self._directories.get(node.inode)
         if directory is None:
             return

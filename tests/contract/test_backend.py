@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 import pytest
@@ -107,6 +108,30 @@ async def test_a_small_directory_may_come_with_what_is_in_it(
         assert (listing is not None) == (ours and key != "d/b")
     with pytest.raises(NotFound):
         await backend.look_up(Location(bucket, "d/c"))
+
+
+async def test_a_walk_brings_the_listings_that_it_comes_to_next(
+    backend: FilesBackend, bucket: str
+) -> None:
+    for key in ("d/a/x", "d/b/c/x", "d/b/x", "e/x", "f/1", "f/2"):
+        await put(backend, Location(bucket, key))
+    with contextlib.suppress(Unsupported):  # a plain server has none
+        await backend.link(Location(bucket, "f/1"), Location(bucket, "f/3"))
+    ours = not is_plain(backend)
+    for key, levels, keys in (
+        ("", 0, ["d", "d/a", "d/b", "d/b/c", "e"]), ("d/a", 1, ["d/b", "d/b/c"]),
+        ("d/a", 9, ["d/b", "d/b/c", "e"]), ("d/b/c", 2, []), ("d/b/c", 3, ["e"]),
+    ):  # fmt: skip
+        where = Location(bucket, key)
+        listing, behind = await backend.list_walk(where, levels, 1000)
+        assert dict(listing.at_rest) == dict((await backend.list_directory(where)).at_rest)
+        assert [each.location.key for each in behind] == (keys if ours else [])
+        for each in behind:
+            alone = await backend.list_directory(each.location)
+            assert list(each.at_rest.items()) == list(alone.at_rest.items())
+            assert each.resource_id == (await backend.stat(each.location)).resource_id
+            assert (each.cursor, alone.cursor) == (listing.cursor, listing.cursor)
+    assert (await backend.list_walk(Location(bucket), 0, 9))[1] == []
 
 
 async def test_an_empty_bucket_lists_nothing(backend: FilesBackend, bucket: str) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -150,6 +150,37 @@ class MemoryBackend:
         listing = listing_of(location, self.tree.children(location), self.tree.cursor)
         self.faults.after("list_directory")
         return listing
+
+    async def list_walk(
+        self, location: Location, levels: int, most: int
+    ) -> tuple[Listing, list[Listing]]:
+        listing = await self.list_directory(location)
+        return listing, list(self._following(location, levels, most - len(listing.at_rest)))
+
+    def _following(self, location: Location, levels: int, most: int) -> Iterator[Listing]:
+        ahead = self._directories(location)[::-1]
+        while True:
+            while ahead:
+                where = ahead.pop()
+                listing = listing_of(where, self.tree.children(where), self.tree.cursor)
+                most -= len(listing.at_rest) + 10
+                if most < 0:
+                    return
+                if all(
+                    entry.kind is Kind.DIRECTORY or entry.nlink < 2 for entry in listing.entries
+                ):
+                    resource = self.tree.stat(where).resource_id
+                    yield dataclasses.replace(listing, resource_id=resource)
+                ahead += self._directories(where)[::-1]
+            if not levels or not location.key:
+                return
+            beside = self._directories(location.parent)
+            ahead = [each for each in beside if each.key > location.key][::-1]
+            levels, location = levels - 1, location.parent
+
+    def _directories(self, location: Location) -> list[Location]:
+        found = self.tree.children(location)
+        return [each.location for each in found if each.kind is Kind.DIRECTORY]
 
     async def stat(self, location: Location) -> Entry:
         await self.faults.before("stat", location)

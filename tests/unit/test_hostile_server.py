@@ -20,6 +20,7 @@ from msgspec import structs
 from filesfs.backend import parse
 from filesfs.backend.changes import EventParser
 from filesfs.backend.http import HttpBackend, connect_backend
+from filesfs.backend.rows import rows_page
 from filesfs.backend.settings import BackendSettings
 from filesfs.domain import AttributeChange, Change, Entry, ETag, Kind, Location, ResourceId
 from filesfs.errors import Corrupted, Unavailable
@@ -50,6 +51,7 @@ Call = Callable[[HttpBackend], Awaitable[object]]
 CALLS: dict[str, Call] = {
     "stat": lambda backend: backend.stat(PLACE),
     "list": lambda backend: backend.list_directory(PLACE.parent),
+    "walk": lambda backend: backend.list_walk(PLACE.parent, 1, 100),
     "look_up": lambda backend: backend.look_up(PLACE.parent),
     "buckets": lambda backend: backend.list_directory(Location("")),
     "usage": lambda backend: backend.usage(),
@@ -173,6 +175,30 @@ LOOKED_UP: list[bytes] = [
     *(answer(changed(FILE, key="d/", listing=value)) for value in (7, [], {}, [ROW])),
     *(answer(entry) for entry in ENTRIES),
 ]
+WALKED: list[bytes] = [
+    *(
+        answer({**LISTING, "walk": [["d/e/", "r", [[*ROW[:place], *values[:1]]]]]}, IN_ROWS)
+        for place, values in WRONG.items()
+    ),
+    *(
+        answer({**LISTING, "walk": value}, IN_ROWS)
+        for value in (
+            None,
+            7,
+            {},
+            [7],
+            [[]],
+            [["d/e/", "r"]],
+            [["d/e/", 7, [ROW]]],
+            [[None, "r", [ROW]]],
+            [["", "r", []]],
+            [["/", "r", []]],
+            [["d/e/", "r", {}]],
+            [["d/e/", "r", [7]]],
+        )
+    ),
+    answer(b'{"rows":[],"url":["",""],"has_more":false,"walk":' + b"[" * 200_000, IN_ROWS),
+]
 SIZE = "Content-Length: "
 EVERYWHERE = [
     answer(DEEP),
@@ -203,6 +229,7 @@ TABLE: list[tuple[str, bytes]] = [
     *(("list", answer(page(entry))) for entry in ENTRIES),
     *(("list", answer(body)) for body in (None, [], {}, {"data": {}}, page(None), page(7))),
     *(("list", raw) for raw in ROWS),
+    *(("walk", raw) for raw in (*ROWS, *WALKED, *EVERYWHERE)),
     *(("look_up", raw) for raw in (*LOOKED_UP, *EVERYWHERE)),
     ("list", answer(page(more=True))),
     ("list", answer(page(FILE, more=True))),
@@ -284,7 +311,7 @@ async def test_a_cursor_that_is_none_counts_for_nothing(cursor: str) -> None:
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a\n.", "\n", "/", "\0", "\ud83d\ude00"])
 async def test_names_in_rows_that_no_name_leads_to_do_not_show(tmp_path: Path, name: str) -> None:
     body = json.dumps({"rows": [[name, *ROW[1:]], ROW], "url": ["", ""], "has_more": False})
-    pairs, _, _ = parse.rows_page(body.encode(), Location("b"))
+    pairs, _, _, _ = rows_page(body.encode(), Location("b"))
     async with rig(tmp_path) as mine:
 
         async def listed(location: Location) -> Listing:

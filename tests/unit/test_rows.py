@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from filesfs.backend import parse
+from filesfs.backend.rows import rows_page
 from filesfs.domain import PLACE, Attributes, Entry, ETag, Kind, Location, ResourceId
 from filesfs.packed import form_of, kind_of_form, pack, unpack
 from filesfs.wire import DIRECTORY
@@ -31,7 +31,7 @@ def entry(name: str, row: list[Any], kind: Kind, xattrs: dict[str, bytes]) -> En
 
 def test_each_is_the_entry_that_it_tells_of() -> None:
     body = json.dumps({"rows": ROWS, "url": URL, "has_more": True}).encode()
-    found, last, more = parse.rows_page(body, Location("b", "in"))
+    found, last, more, walk = rows_page(body, Location("b", "in"))
     expected = {
         "file": entry("file", ROWS[0], Kind.FILE, {"a": b"y"}),
         "folder": entry("folder", ROWS[1], Kind.DIRECTORY, {}),
@@ -42,4 +42,4 @@ def test_each_is_the_entry_that_it_tells_of() -> None:
     assert [packed for _, packed in found] == [pack(each) for each in expected.values()]
     kinds = [kind_of_form(form_of(packed)) for _, packed in found]
     assert kinds == [each.kind for each in expected.values()]
-    assert (last, more) == ("in/named/", True)
+    assert (last, more, walk) == ("in/named/", True, [])
