@@ -28,9 +28,13 @@ _GAP = 16  # names between two of them: programs look for some names, or open se
 _DISTINCT = 6  # opens of a small directory in any order after which
 _SMALL_BYTES = 2 * BATCH_BYTES  # all else in it is fetched, if it is no more than that
 _SHARE = 16  # and no more files than so many times those that were opened
+_SMALL_NAMES = 2_000  # in all: to look at each takes 4 ms
 # A tree is walked directory by directory: after so many in a row that were walked to their end, the
 # next one is begun by its first file.
 _TRUSTED = 2
+# After so many opens of others it is looked whether they follow the order of the walk: to find a
+# name in it takes longer the longer it is.
+_LOOKS = frozenset(_IN_ORDER << doubled for doubled in range(32))
 _SEARCHED = 8  # names that are looked at for each one in a window: others are large, or are there
 _DIRECTORIES = 64  # that are remembered
 _ENDED = 256  # opens elsewhere, after which a walk is taken for one that goes on no more
@@ -83,13 +87,18 @@ class _Walk:
     last: int = 0  # when something was opened in it: opens in all directories
 
     @property
+    def is_unused(self) -> bool:
+        """Most of what was fetched was not opened."""
+        return len(self.unread) * 2 > self.batch
+
+    @property
     def is_wasted(self) -> bool:
         """As many others were opened as were fetched, and most of these were not."""
-        return 0 < self.batch <= self.strays and len(self.unread) * 2 > self.batch
+        return 0 < self.batch <= self.strays and self.is_unused
 
     @property
     def is_low(self) -> bool:
-        return bool(self.order) and not self.fetch and len(self.unread) * 2 <= self.batch
+        return bool(self.order) and not (self.fetch or self.is_unused)
 
     @property
     def is_done(self) -> bool:
@@ -209,7 +218,8 @@ class Ahead(Generic[K]):
         if walk.is_wasted:
             self._give_up(key, walk)
         elif not walk.order:
-            walk.seen.add(name)
+            if len(walk.seen) < _SMALL_NAMES:
+                walk.seen.add(name)
             self._look(walk, directory)
         elif not walk.fetch:
             self._go_on_at(key, walk, name)
@@ -234,11 +244,22 @@ class Ahead(Generic[K]):
         near = walk.order[walk.planned : walk.planned + _GAP]
         if name in near:
             walk.planned += near.index(name) + 1
-        elif walk.kind is not None and (found := _following(walk.order, walk.recent)):
-            walk.planned = found.behind
-            if walk.unread:
-                self._let_go(key, walk)
-                walk.window = FIRST
+        elif walk.kind is not None and walk.strays in _LOOKS:
+            found = _following(walk.order, walk.recent)
+            if found is not None:
+                self._jump(key, walk, found.behind)
+
+    def _jump(self, key: K, walk: _Walk, to: int) -> None:
+        """Once a window may be left unread for it: who jumps again and again would leave all."""
+        if walk.unread and walk.is_unused:
+            if self._vain:
+                self._give_up(key, walk)
+                return
+            self._vain = 1
+        walk.planned = to
+        if walk.unread:
+            self._let_go(key, walk)
+            walk.window, walk.batch = FIRST, 0
 
     def _next(self, key: K, walk: _Walk, directory: Directory) -> Fetch[K] | None:
         """The next window. None if there is no room for it now, or nothing left in it."""
@@ -348,9 +369,14 @@ def _left(seen: Set[bytes], directory: Directory) -> Sequence[bytes]:
     """
     most = _SHARE * len(seen)
     names = directory.names(Order.LISTING)
-    if len(seen) < _DISTINCT or len(names) > 2 * most:
+    if len(seen) < _DISTINCT or len(names) > min(2 * most, _SMALL_NAMES):
         return ()
-    sizes = {name: size for name in names if (size := directory.size(name)) is not None}
-    left = [name for name in sizes if name not in seen]
-    fits = len(left) <= most and sum(sizes[name] for name in left) <= _SMALL_BYTES
-    return left if fits else ()
+    left, size = [], 0
+    for name in names:
+        length = directory.size(name) if name not in seen else None
+        if length is not None:
+            left.append(name)
+            size += length
+            if len(left) > most or size > _SMALL_BYTES:
+                return ()
+    return left

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -247,6 +248,45 @@ def test_an_open_costs_the_same_in_a_large_directory() -> None:
     here, reader = folder(100_000, 100), Reader()
     reader.open("d", list(here.sizes)[:50_000], here=here)
     assert here.asked < 3 * 50_000
+
+
+def test_opens_here_and_there_do_not_have_all_of_a_directory_looked_at() -> None:
+    """Neither where all else in it would be too much, nor where it is too many names."""
+    for count, size in ((2000, 4 * KIB), (30_000, 0)):
+        here, reader = folder(count, size), Reader()
+        opens = random.Random(1).sample(list(here.sizes), count // 2)
+        reader.open("d", opens, here=here)
+        assert here.asked < 4 * len(opens)
+
+
+class Searched(list[bytes]):
+    """Names that count how often one of them is looked for among all."""
+
+    times = 0
+
+    def index(self, *args: Any) -> int:
+        self.times += 1
+        return super().index(*args)
+
+
+def test_behind_the_end_of_a_walk_not_each_open_is_looked_for_in_its_order() -> None:
+    """A file that it left out is what keeps it from being over."""
+    here, reader = folder(1000), Reader()
+    names = list(here.sizes)
+    here.orders[Order.LISTING] = order = Searched(names)
+    reader.open("d", names[:996] + names[997:], here=here)
+    for name in names[:500]:
+        here.held.discard(name)
+    order.times = 0
+    reader.open("d", random.Random(3).sample(names[:500], 300), here=here)
+    assert order.times < 10
+
+
+def test_who_jumps_after_a_few_files_again_and_again_gets_no_more() -> None:
+    here, reader = folder(5000), Reader()
+    for start in range(0, 5000, 40):
+        reader.open("d", list(here.sizes)[start : start + 3], here=here)
+    assert len(reader.batches) <= 4
 
 
 OPENS = st.lists(
