@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import trio
 
-from filesfs.domain import FILE, Entry, Handle, Inode, Usage
+from filesfs.domain import FILE, Entry, Handle, Inode, Kind, Usage
 from filesfs.errors import FilesfsError, FileSystemError
 from filesfs.filesystem.attributes import AttributeView
 from filesfs.filesystem.coherence import Coherence
@@ -35,8 +35,7 @@ class Filesystem:
 
     def __init__(self, core: Core) -> None:
         self.core = core
-        # No event reaches a directory without a node, so nothing cached of it may outlive it.
-        core.inodes.on_release = core.directories.released
+        core.inodes.on_release = self._released
         self.tree = Tree(core)
         self.files = Files(core, self.tree)
         self.namespace = Namespace(core, self.tree, self.files)
@@ -46,6 +45,12 @@ class Filesystem:
         self.files.commits.backlog.on_appeared = self.coherence.appeared
         self.directories: HandleTable[DirectoryHandle] = HandleTable()
         self._usage: tuple[float, Usage] | None = None
+
+    def _released(self, node: Node) -> None:
+        """No event reaches a directory without a node, so nothing cached of it may outlive it."""
+        if node.kind is Kind.DIRECTORY:
+            self.files.prefetch.forget(node)
+            self.core.directories.released(node)
 
     # -- directories ------------------------------------------------------------------------------
     async def opendir(self, inode: Inode) -> Handle:

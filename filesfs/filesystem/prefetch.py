@@ -42,6 +42,10 @@ class Prefetch:
         self._tree = tree
         self._walks: Ahead[Inode] = Ahead(self._drop)
 
+    def __len__(self) -> int:
+        """Directories."""
+        return len(self._walks)
+
     def opened(self, node: Node, *, leased: bool) -> None:
         """A file is about to be read; without a lease the server is about to be asked for it."""
         parent = node.above
@@ -59,6 +63,10 @@ class Prefetch:
         fetch = self._walks.opened(parent.inode, node.name, files)
         if fetch is not None:
             self._core.nursery.start_soon(self._run, fetch)
+
+    def forget(self, directory: Node) -> None:
+        """The kernel forgot it: what is known of a walk, with all names, does not outlive it."""
+        self._walks.forget(directory.inode)
 
     def _is_of_use(self, parent: Node) -> bool:
         core = self._core

@@ -42,6 +42,9 @@ _ENDED = 256  # opens elsewhere, after which a walk is taken for one that goes o
 # directory; and so on, up to so often, until half of one was opened.
 _DEARER = 4
 _MOST_VAIN = 3
+# Where most of a window was opened before it came, and longer ones would not help, all wait for the
+# line, and each file comes twice. After so many opens it is tried again.
+_TOO_LATE = _IN_ORDER * _DEARER**_MOST_VAIN
 
 
 class Order(Enum):
@@ -124,6 +127,7 @@ class Fetch(Generic[K]):
 
     key: K
     names: Sequence[bytes]
+    is_longest: bool  # the next one would not be twice as long
 
 
 class Ahead(Generic[K]):
@@ -181,6 +185,10 @@ class Ahead(Generic[K]):
         self.unread_bytes += sum(there.values()) - sum(coming.values())
         if not sizes:
             self._give_up(fetch.key, walk)
+        elif fetch.is_longest and len(coming) * 2 < len(fetch.names):
+            self._in_row = 0
+            self._let_go(fetch.key, walk)
+            walk.reset(_TOO_LATE)
         elif walk.is_done:
             self._finish(walk)
 
@@ -284,7 +292,7 @@ class Ahead(Generic[K]):
             return None
         walk.coming, walk.batch = wanted, len(wanted)
         walk.window = min(2 * walk.window, MOST)
-        walk.fetch = Fetch(key, tuple(wanted))
+        walk.fetch = Fetch(key, tuple(wanted), 2 * size > BATCH_BYTES or len(wanted) == MOST)
         self.unread_bytes += size
         return walk.fetch
 

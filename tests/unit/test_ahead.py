@@ -212,6 +212,14 @@ def test_a_reader_that_overtakes_is_left_behind_no_further() -> None:
     assert reader.policy.unread_bytes == 0
 
 
+def test_windows_as_long_as_they_may_be_that_come_too_late_are_given_up() -> None:
+    """On a slow line each file would come twice, by its own open and in a window."""
+    here, reader = folder(1000, 128 * KIB), Reader(late=6)
+    reader.open("d", list(here.sizes), here=here)
+    assert sum(reader.batches) < 50
+    assert reader.policy.unread_bytes == 0
+
+
 def test_what_cannot_be_fetched_is_given_up() -> None:
     here = folder(100)
     policy: Ahead[str] = Ahead(lambda key, name: None)

@@ -199,6 +199,17 @@ async def test_what_nobody_opens_goes_from_memory(tmp_path: Path) -> None:
         assert blocks.get(version_of(entry), 0) is None
 
 
+async def test_nothing_of_a_walk_outlives_its_directory(tmp_path: Path) -> None:
+    """Of 64 directories with 100,000 names each the names alone would be hundreds of MB."""
+    async with walked(tmp_path) as (mine, _):
+        await read(mine, *NAMES[:3])
+        assert len(mine.fs.files.prefetch) == 1
+        for node in [await node_of(mine, name) for name in NAMES] + [mine.bucket]:
+            mine.fs.forget(node.inode, node.lookups)
+        assert mine.fs.core.inodes.get(mine.bucket.inode) is None
+        assert len(mine.fs.files.prefetch) == 0
+
+
 async def test_files_with_other_names_are_left_to_their_own_open(tmp_path: Path) -> None:
     """Changed under another name nobody would hear of them here."""
     async with walked(tmp_path) as (mine, other):
