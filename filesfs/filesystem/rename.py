@@ -195,13 +195,10 @@ class Renaming:
         exchange: bool,
     ) -> int:
         """When the server stamped it; 0 where it does not say."""
+        places = self._tree.place(*old), self._tree.place(*new)
         try:
-            return await self._core.backend.move(
-                self._tree.place(*old),
-                self._tree.place(*new),
-                source.kind,
-                overwrite=overwrite,
-                exchange=exchange,
+            stamped = await self._core.backend.move(
+                *places, source.kind, overwrite=overwrite, exchange=exchange
             )
         except PreconditionFailed as error:
             raise FileSystemError(errno.EEXIST) from error
@@ -220,6 +217,8 @@ class Renaming:
             if source.kind is Kind.DIRECTORY or exchange:
                 for place in (old, new):
                     self._core.directories.held.moved(self._tree.place(*place))
+        self._core.leases.moved(*places, tree=exchange or source.kind is Kind.DIRECTORY)
+        return stamped
 
     async def _uncover(self, parent: Node, name: bytes) -> None:
         """What an unsent file stood in front of was replaced by it, and goes now that it leaves."""

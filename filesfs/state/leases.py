@@ -103,6 +103,18 @@ class Leases:
                 self._drop(self._places[change.resource_id])
             self._remember(change.resource_id)
 
+    def moved(self, *places: Location, tree: bool) -> None:
+        """We moved what was there: to the server what lies there now is not what it leased. If it
+        is moved back, it may be another file, put there by somebody who waited for nobody.
+        """
+        if tree:
+            self.clear()
+            return
+        self._news += 1
+        for place in places:
+            self._drop(place)
+            self._remember(place)
+
     def feed_connected(self) -> None:
         self._listening = True
 

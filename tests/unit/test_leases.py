@@ -73,6 +73,25 @@ def test_what_names_the_file_ends_it_and_nothing_else_does() -> None:
     assert leases.holds(FILE, entry_of())
 
 
+def test_what_we_move_and_move_back_is_not_leased_any_more() -> None:
+    for places, tree in (((FILE, OTHER), False), ((Location("b", "d"), Location("b", "e")), True)):
+        leases, clock = leased()
+        mark = leases.mark
+        leases.moved(*places, tree=tree)
+        leases.moved(*places[::-1], tree=tree)
+        assert not leases.holds(FILE, entry_of())
+        leases.grant(lease(clock), mark, entry_of())  # it was asked for before that
+        assert not leases.holds(FILE, entry_of())
+        leases.grant(lease(clock), leases.mark, entry_of())
+        assert leases.holds(FILE, entry_of())
+
+
+def test_a_move_of_ours_ends_no_other_lease() -> None:
+    leases, _ = leased()
+    leases.moved(OTHER, Location("b", "new"), tree=False)
+    assert leases.holds(FILE, entry_of())
+
+
 def test_what_is_heard_before_the_answer_comes_is_no_lease() -> None:
     leases, clock = leased()
     for ends in (
