@@ -289,11 +289,18 @@ class RichContent:
             raise Corrupted(f"{len(content)} bytes came of the {end - offset} asked for.")
         return content
 
+    async def _stat_after_loss(self, location: Location) -> Entry:
+        """What is there now, to find out whether a try whose answer was lost was done. If it was,
+        this waits as its answer would have, for all who have leases."""
+        target = self._targets.of(location, "view=full")
+        answer = await self._requester.ask(Request("GET", target, self._requester.repeated))
+        return parse.file_entry(answer.body)
+
     async def _own_put(
         self, location: Location, data: Buffer, change: AttributeChange, only_new: bool
     ) -> Entry | None:
         """What is there now, if it is what a put whose answer was lost has made."""
-        entry = await self.stat(location)
+        entry = await self._stat_after_loss(location)
         if entry.size != len(data) or (only_new and not is_own(entry, change)):
             return None
         return entry if await self.read(entry, 0, entry.size) == data else None

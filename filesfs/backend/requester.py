@@ -82,8 +82,7 @@ class Requester:
         to look for that change, which it then does not make again.
         """
         tries = tries if tries is not None else Tries()
-        epoch, number = self._seen
-        again = {"Files-Repeat": f"{epoch}-{number}"} if request.method in _ONCE and epoch else {}
+        again = self.repeated if request.method in _ONCE else {}
 
         async def attempt() -> Answer:
             asked = request
@@ -115,6 +114,12 @@ class Requester:
         answer = _answer(raw)
         self._see(answer.cursor)
         return check(answer, only_error_objects=self.is_extended)
+
+    @property
+    def repeated(self) -> dict[str, str]:
+        """Headers that tell the server since when an earlier try may have been done."""
+        epoch, number = self._seen
+        return {"Files-Repeat": f"{epoch}-{number}"} if epoch else {}
 
     def _pool(self, request: Request) -> Pool:
         if request.urgent:

@@ -204,7 +204,7 @@ class RichDialect(RichContent):
             return parse.file_entry((await self._requester.ask(request, tries)).body)
         except Conflict:
             if tries.lost:
-                entry = await self.stat(destination)
+                entry = await self._stat_after_loss(destination)
                 if entry.resource_id == (await self.stat(source)).resource_id:
                     return entry
             raise
@@ -254,7 +254,7 @@ class RichDialect(RichContent):
             await self.stat(source)
         except NotFound:
             try:
-                await self.stat(destination)
+                await self._stat_after_loss(destination)
             except NotFound:
                 return False
             return True
@@ -272,8 +272,10 @@ class RichDialect(RichContent):
         tries = Tries()
 
         async def attempt() -> int:
-            if tries.lost and (await self.stat(source)).resource_id == other.resource_id:
-                return 0
+            if tries.lost:
+                there = await self._stat_after_loss(source)
+                if there.resource_id == other.resource_id:
+                    return 0
             return (await self._requester.once(request)).changed_ns
 
         return await repeat(self._requester.policy, attempt, tries)

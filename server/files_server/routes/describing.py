@@ -78,7 +78,7 @@ _PARAMETERS: dict[str, tuple[str, ...]] = {
     "remove_bucket": ("bucket", "Files-Origin"),
     "get_file": (
         "bucket", "key", "view", "alt", "version", "Range", "If-Range", "If-Match",
-        "If-None-Match", "Files-Listing", "Files-Lease", "Files-Origin",
+        "If-None-Match", "Files-Listing", "Files-Lease", "Files-Origin", "Files-Repeat",
     ),
     "register_bucket_file": (
         "bucket", "key", "view", "alt", "name", "mode", "If-None-Match", "Files-Attributes",

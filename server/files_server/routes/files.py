@@ -45,6 +45,8 @@ async def read(request: Request) -> Response:
     if asking.is_media(request):
         return await _content(request, target)
     services, full = asking.services_of(request), asking.is_full(request)
+    if asking.repeated_since(request) is not None:  # it stands for an answer that was lost
+        await services.catalog.heard(services.catalog.latest)
     node = _found(request, target)
     key = target.key
     if node.is_directory:
