@@ -15,7 +15,7 @@ from contextlib import suppress
 
 from msgspec.structs import replace
 
-from filesfs.domain import AttributeChange, Entry, Handle, Kind, Location
+from filesfs.domain import AttributeChange, Entry, Handle, Kind
 from filesfs.errors import (
     Conflict,
     FilesfsError,
@@ -250,7 +250,7 @@ class Namespace:
             await self._sent_or_refused(node)
         stamped = 0
         if not node.local or covered:
-            stamped = await self._remove(self._tree.place(parent, name), node.kind)
+            stamped = await self._remove(parent, name, node.kind)
         self.disappeared(node, parent, name, stamped)
 
     async def _sent_or_refused(self, node: Node) -> None:
@@ -280,11 +280,17 @@ class Namespace:
             if isinstance(node.content, Content):
                 self._files.commits.backlog.forget(node)
 
-    async def _remove(self, place: Location, kind: Kind) -> int:
+    async def _remove(self, parent: Node, name: bytes, kind: Kind) -> int:
+        place = self._tree.place(parent, name)
         try:
             return await self._core.backend.remove(place, kind)
         except NotFound as error:
             raise FileSystemError(errno.ENOENT) from error
+        except Unavailable:  # it may have been done, and the feed's event is our own
+            self._core.leases.moved(place, tree=False)
+            self._core.directories.doubt(parent, name)
+            self._core.kernel.entry_changed(parent.inode, name)
+            raise
 
     async def rmdir(self, parent: Node, name: bytes) -> Node:
         node = await self._existing(parent, name)
@@ -294,7 +300,7 @@ class Namespace:
         if known is not None and known.local:
             raise FileSystemError(errno.ENOTEMPTY)
         async with self._core.namespace.held(stays=(parent,), moves=(node,)):
-            stamped = await self._remove(self._tree.place(parent, name), Kind.DIRECTORY)
+            stamped = await self._remove(parent, name, Kind.DIRECTORY)
         self.disappeared(node, parent, name, stamped)
         self._core.directories.drop(node)
         self.count_link(parent, -1)

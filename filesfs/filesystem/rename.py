@@ -212,6 +212,9 @@ class Renaming:
             raise
         except Unavailable:  # it may have been done
             self._core.leases.clear()
+            for parent, name in (old, new):
+                self._core.directories.doubt(parent, name)
+                self._core.kernel.entry_changed(parent.inode, name)
             raise
         finally:  # also where its answer was lost
             if source.kind is Kind.DIRECTORY or exchange:

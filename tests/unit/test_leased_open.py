@@ -170,3 +170,30 @@ async def test_a_recall_is_confirmed_by_the_term_that_it_names(tmp_path: Path) -
         mine.backend.tell(Change(Operation.BUCKET, (), None, None, True, "e-8", recall="newer"))
         await trio.testing.wait_all_tasks_blocked()
         assert mine.backend.extended == [("newer", "e-8")]
+
+
+async def test_after_an_unlink_of_which_nobody_heard_it_is_asked_for(tmp_path: Path) -> None:
+    async with leased(tmp_path) as (mine, _, node):
+        await mine.close(await mine.open(node))
+        mine.backend.faults.fail("remove", DeadlineExceeded("no answer"), after=True)
+        with pytest.raises((DeadlineExceeded, FileSystemError)):
+            await mine.fs.namespace.unlink(mine.bucket, b"f")
+        mine.backend.faults.calls.clear()
+        with pytest.raises(FileSystemError):
+            await mine.open(node)
+
+
+async def test_a_name_is_asked_for_after_a_removal_or_move_of_which_nobody_heard(
+    tmp_path: Path,
+) -> None:
+    async with leased(tmp_path) as (mine, _, _node):
+        await mine.store(b"g", b"")
+        assert await mine.names() == [b"f", b"g"]
+        mine.backend.faults.fail("remove", DeadlineExceeded("no answer"), after=True)
+        with pytest.raises((DeadlineExceeded, FileSystemError)):
+            await mine.fs.namespace.unlink(mine.bucket, b"f")
+        assert await mine.names() == [b"g"]
+        mine.backend.faults.fail("move", DeadlineExceeded("no answer"), after=True)
+        with pytest.raises((DeadlineExceeded, FileSystemError)):
+            await mine.fs.renaming.rename((mine.bucket, b"g"), (mine.bucket, b"h"), 0)
+        assert await mine.names() == [b"h"]
