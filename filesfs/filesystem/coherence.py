@@ -145,6 +145,7 @@ class Coherence:
 
     def appeared(self, location: Location) -> None:
         """We stored a version here that no node of ours stands for, and no event will tell."""
+        self._core.leases.moved(location, tree=False)
         self.doubt(location, Operation.COMMIT)
 
     def doubt(self, location: Location, operation: Operation) -> None:

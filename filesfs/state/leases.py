@@ -104,8 +104,8 @@ class Leases:
             self._remember(change.resource_id)
 
     def moved(self, *places: Location, tree: bool) -> None:
-        """We moved what was there: to the server what lies there now is not what it leased. If it
-        is moved back, it may be another file, put there by somebody who waited for nobody.
+        """We changed what these names lead to, which no event tells us: by a move or the like. What
+        is moved back may be another file by then, put there by somebody who waited for nobody.
         """
         if tree:
             self.clear()

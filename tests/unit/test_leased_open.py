@@ -197,3 +197,12 @@ async def test_a_name_is_asked_for_after_a_removal_or_move_of_which_nobody_heard
         with pytest.raises((DeadlineExceeded, FileSystemError)):
             await mine.fs.renaming.rename((mine.bucket, b"g"), (mine.bucket, b"h"), 0)
         assert await mine.names() == [b"h"]
+
+
+async def test_what_the_journal_stored_without_a_node_is_asked_for(tmp_path: Path) -> None:
+    """As of an earlier mount, or after a close() that was refused: the event of it is our own."""
+    async with leased(tmp_path) as (mine, _, node):
+        await mine.close(await mine.open(node))
+        await mine.backend.put(PLACE, b"two", "text/plain", AttributeChange())
+        mine.fs.coherence.appeared(PLACE)
+        assert await asked(mine, node)
