@@ -113,6 +113,7 @@ class Coherence:
         """Until somebody looks up its new name, no event about what is in a directory finds it."""
         if moved is not None and moved.kind is Kind.DIRECTORY and operation in _MOVES:
             self._core.distrust_below(moved)
+            self._core.directories.strays(moved, away=True)
 
     def _doubt_times(self, directory: Location) -> None:
         """A name in it changed, and so did its own attributes."""

@@ -170,6 +170,8 @@ class Tree:
         if entry is None:
             return None
         node = self.adopt(parent, name, entry)
+        if node.kind is Kind.DIRECTORY:
+            self._core.directories.strays(node, away=False)
         self._core.directories.keep_ahead(node, ahead)
         return node
 

@@ -79,7 +79,9 @@ class Operations(pyfuse3.Operations):
         node = await self._fs.look_up(parent, name, ctx.pid)
         if node is not None:
             return await self._entered(node)
-        if self._fs.core.directories.feed:
+        directories = self._fs.core.directories
+        # In a directory that others have moved it would be kept, and be there when that comes back.
+        if directories.feed and not directories.has_strayed(parent):
             return absent(self._fs.attributes.ttl(parent.entry))
         raise pyfuse3.FUSEError(errno.ENOENT)
 

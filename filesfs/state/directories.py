@@ -37,6 +37,7 @@ class Directory:
     ahead: Ahead | None = None  # goes with all that is learned of any name in it
     mutations: int = 0  # ours and others'; a listing that one of them overtook is not cached
     events: int = 0  # others' alone
+    strayed: bool = False  # others have moved it, and nobody has looked up where it is
 
 
 class DirectoryCache:
@@ -304,6 +305,23 @@ class DirectoryCache:
         directory.ahead = None
         directory.stamps.clear()
         directory.listed = directory.listed and Stamp(None, float("-inf"))
+
+    def strays(self, node: Node, *, away: bool) -> None:
+        """Others have moved it `away` from where it was, or a lookup has found it."""
+        if away:
+            self.of(node).strayed = True
+        elif (directory := self._directories.get(node.inode)) is not None:
+            directory.strayed = False
+
+    def has_strayed(self, node: Node) -> bool:
+        """What was asked of it, or of what is below, may have been asked of another place."""
+        above: Node | None = node
+        while above is not None:
+            directory = self._directories.get(above.inode)
+            if directory is not None and directory.strayed:
+                return True
+            above = above.above
+        return False
 
     def complete(self, node: Node) -> Directory | None:
         """The directory if its listing is fresh and nobody touched a name of it since."""
