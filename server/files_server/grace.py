@@ -10,7 +10,9 @@ import os
 from concurrent.futures import Executor, Future
 from pathlib import Path
 
-MOST_SECONDS = 60  # that any lease lasts; also what a marker stands for that cannot be read
+# That any lease lasts; also what a marker stands for that cannot be read. A change may wait for so
+# long twice, after a kill, and mounts take 30 s without an answer for a server that is away.
+MOST_SECONDS = 10
 
 
 class Marker:
