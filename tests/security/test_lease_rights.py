@@ -65,7 +65,7 @@ def test_nobody_confirms_or_gives_back_for_another(
             wait_until(lambda: "files-lease" in ann.ask("a/g")[1].headers)
             change = pool.submit(bob.put, "/a/g?alt=media", content=b"1")
             wait_until(lambda: ann.recalled)
-            cursor = str(ann.events[-1][2]["data"])
+            cursor = str(ann.events[-1][2]["cursor"])
             as_ann = {"Files-Origin": origin, "Files-Lease": ann.term, "Last-Event-ID": cursor}
             with client(server, tokens["bob"], **as_ann) as evil:  # he guessed all of it
                 evil.post("?leases=1").raise_for_status()
