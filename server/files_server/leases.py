@@ -121,7 +121,6 @@ class Leases:
         would be its own: it has no leases."""
         if client[1]:
             self._feeds[client] = self._feeds.get(client, 0) + 1
-            self._may_grant()  # the marker is made now, so that the first to ask has a lease
 
     def disconnected(self, client: Client) -> None:
         """It has ended. What is leased runs out: the client may not have noticed."""

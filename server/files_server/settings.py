@@ -69,7 +69,7 @@ class Settings(BaseModel):
         description="How long deleted and replaced files can be undeleted, such as 7d or 12h.",
     )
     lease_seconds: float = Field(
-        default=2.0,
+        default=1.0,
         ge=0,
         le=MOST_SECONDS,
         description="How long a client may open a file without asking, which a change waits for"
